@@ -1,0 +1,28 @@
+"""What (channel), where (spatial) and when (temporal) attention for convolutional networks."""
+
+from whatwhere.gates import (
+    CBAM,
+    ChannelAttention,
+    Gate,
+    Par,
+    Seq,
+    SpatialAttention,
+    TemporalAttention,
+    build,
+    names,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CBAM",
+    "ChannelAttention",
+    "Gate",
+    "Par",
+    "Seq",
+    "SpatialAttention",
+    "TemporalAttention",
+    "__version__",
+    "build",
+    "names",
+]

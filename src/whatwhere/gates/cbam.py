@@ -1,0 +1,153 @@
+"""CBAM: channel, then spatial, then (for clips) temporal attention, in any order or in parallel."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from whatwhere.checks import check_choice, check_distinct
+from whatwhere.gates.algebra import STARTS, Gate, Par, Seq, Start
+from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
+from whatwhere.ops import ActivationName
+
+Dialect = Literal["paper", "official", "timm"]
+Part = Literal["channel", "spatial", "temporal"]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+DIALECTS: dict[Dialect, dict[str, dict[str, Any]]] = {
+    "paper": {"channel": {}, "spatial": {}},
+    "official": {
+        "channel": {"bias": True},
+        "spatial": {"statistics": ("max", "mean"), "norm_momentum": 0.01},
+    },
+    "timm": {
+        "channel": {"rounding": "nearest"},
+        "spatial": {"norm_momentum": 0.1},
+    },
+}
+
+
+class CBAM(nn.Module):
+    r"""Convolutional Block Attention Module: x' = x · Mc(x), y = x' · Ms(x').
+
+    Source: Woo, Park, Lee, Kweon, ECCV 2018 (arXiv 1807.06521), equations 1 to 3. The dialects
+    are different functions published under that name:
+
+    ======== =========== ================= ========================= ===================
+    dialect  network     hidden width      spatial convolution       its input channels
+    ======== =========== ================= ========================= ===================
+    paper    no biases   floor(C/r), >= 1  no bias, no norm          [mean, max]
+    official biases      floor(C/r), >= 1  batch norm, momentum .01  [max, mean]
+    timm     no biases   round(C/r), >= 1  batch norm, momentum .1   [mean, max]
+    ======== =========== ================= ========================= ===================
+
+    ``official`` is Jongchan/attention-module@459efad with the start that its networks give it
+    (biases 0, norm weight 0, so a spatial gate of 1/2), except that at C < r, where that code
+    builds a layer of width 0, the width is 1. ``timm`` is pytorch-image-models' CbamModule.
+
+    Args:
+        channels: C.
+        reduction_ratio: r of the channel gate.
+        kernel_size: odd k of the spatial gate, or one per position axis.
+        ndim: position axes: 1 for (N, C, L), 2 for (N, C, H, W), 3 for (N, C, T, H, W).
+        order: the parts in order, joined by "-" ("channel-spatial", "temporal-channel-spatial"),
+            or by "+" for the parallel form y = x · σ(sum of the parts' logits) of the paper's
+            Table 3 ("channel+spatial").
+        dialect: which published function.
+        frames: T, for a temporal part of the dense form; without it the form is "conv".
+        start: "identity" makes y = x until trained, "paper" is the dialect's own start.
+
+    Raises:
+        ValueError: from a bad argument, or from x of another rank or channel count.
+
+    >>> import torch
+    >>> cbam = CBAM(64)
+    >>> x = torch.randn(2, 64, 8, 8)
+    >>> cbam(x).shape, cbam.gate(x).shape
+    (torch.Size([2, 64, 8, 8]), torch.Size([2, 64, 8, 8]))
+    >>> clips = CBAM(16, ndim=3, kernel_size=(1, 7, 7), order="channel-spatial-temporal")
+    >>> clips(torch.randn(1, 16, 6, 9, 9)).shape
+    torch.Size([1, 16, 6, 9, 9])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction_ratio: int = 16,
+        kernel_size: int | Sequence[int] = 7,
+        ndim: int = 2,
+        order: str = "channel-spatial",
+        dialect: Dialect = "paper",
+        frames: int | None = None,
+        start: Start = "paper",
+    ) -> None:
+        check_choice("CBAM", "dialect", dialect, tuple(DIALECTS))
+        check_choice("CBAM", "start", start, STARTS)
+        parallel, names = _parse_order(order)
+        if frames is not None and "temporal" not in names:
+            raise ValueError(
+                f"CBAM: expected frames only with a temporal part, got {frames=} with {order=}"
+            )
+        if "temporal" in names and ndim == 2:
+            raise ValueError(
+                "CBAM: expected ndim 1 or 3 with a temporal part, got ndim=2; frames stacked as "
+                "channels are gated by the channel part"
+            )
+        super().__init__()
+        activation: ActivationName = "identity" if parallel else "sigmoid"
+        part_start: Start = "paper" if parallel else start
+        options: dict[str, Any] = {"activation": activation, "start": part_start}
+        parts: dict[str, Gate] = {}
+        for name in names:
+            if name == "channel":
+                parts[name] = ChannelAttention(
+                    channels,
+                    reduction_ratio=reduction_ratio,
+                    **DIALECTS[dialect]["channel"],
+                    **options,
+                )
+            elif name == "spatial":
+                parts[name] = SpatialAttention(
+                    kernel_size=kernel_size, ndim=ndim, **DIALECTS[dialect]["spatial"], **options
+                )
+            else:
+                form: dict[str, Any] = {} if frames is None else {"form": "dense", "frames": frames}
+                parts[name] = TemporalAttention(**form, **options)
+        self.dialect = dialect
+        if dialect == "official":
+            _start_as_official(parts)
+        self.gates = (
+            Par(join="logits", activation=None, start=start, **parts) if parallel else Seq(**parts)
+        )
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The whole gate: what x is multiplied by, in all."""
+        gate: Tensor = self.gates.gate(x)
+        return gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        output: Tensor = self.gates(x)
+        return output
+
+    def extra_repr(self) -> str:
+        """The dialect, for printing."""
+        return f"dialect={self.dialect!r}"
+
+
+def _parse_order(order: str) -> tuple[bool, list[str]]:
+    parallel = "+" in order
+    if parallel and "-" in order:
+        raise ValueError(f'CBAM: expected order with "-" or "+", not both, got {order!r}')
+    names = re.split(r"[-+]", order)
+    check_distinct("CBAM", "order", names, PARTS)
+    return parallel, names
+
+
+def _start_as_official(parts: dict[str, Gate]) -> None:
+    # The authors' ResNet zeroes every bias and the weight of the spatial gate's norm.
+    for name, parameter in ((n, p) for part in parts.values() for n, p in part.named_parameters()):
+        if name.endswith("bias") or name == "mix.norm.weight":
+            nn.init.zeros_(parameter)
