@@ -11,6 +11,7 @@ from whatwhere.gates import (
     build,
     names,
 )
+from whatwhere.surgery import attached, attend, detach
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,9 @@ __all__ = [
     "SpatialAttention",
     "TemporalAttention",
     "__version__",
+    "attached",
+    "attend",
     "build",
+    "detach",
     "names",
 ]

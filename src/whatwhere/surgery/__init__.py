@@ -1,0 +1,25 @@
+"""Find where gates can go in any network, put them there, and take them out."""
+
+from whatwhere.surgery.attach import (
+    AttachedGate,
+    Report,
+    attached,
+    attend,
+    detach,
+    reattach,
+)
+from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
+
+__all__ = [
+    "AttachedGate",
+    "Report",
+    "Site",
+    "Skipped",
+    "Survey",
+    "attached",
+    "attend",
+    "block_sites",
+    "detach",
+    "named_sites",
+    "reattach",
+]

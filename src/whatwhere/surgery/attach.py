@@ -1,0 +1,243 @@
+"""Put gates into a network, and take them out again.
+
+A gate becomes the child ``attention`` of its site, and a forward hook of the site applies it. No
+module is replaced and none is renamed, so existing state_dict keys stay as they are. The hook is
+a plain function, so that copies and pickles of the network carry it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.checks import check_choice
+from whatwhere.gates import Start, build
+from whatwhere.gates.algebra import STARTS
+from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
+
+CHILD = "attention"
+
+
+@dataclass(frozen=True)
+class AttachedGate:
+    """What was put where: enough to build the same gate again."""
+
+    site: str
+    gate: str
+    channels: int
+    ndim: int
+    start: Start
+    options: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``attend`` did; print it."""
+
+    gate: str
+    start: Start
+    sites: tuple[Site, ...]
+    skipped: tuple[Skipped, ...]
+    parameters_added: int
+
+    def __str__(self) -> str:
+        width = max(len(site.name) for site in self.sites)
+        lines = [
+            f"{self.gate} (start={self.start}) after {len(self.sites)} modules, "
+            f"{self.parameters_added:,} parameters added"
+        ]
+        for site in self.sites:
+            size = "×".join(str(length) for length in site.resolution)
+            lines.append(f"  {site.name:<{width}}  {site.channels:>5} channels  {size}")
+        lines += [f"  skipped {each.name}: {each.reason}" for each in self.skipped]
+        return "\n".join(lines)
+
+
+def attend(
+    model: nn.Module,
+    gate: str = "cbam",
+    *,
+    where: str | Sequence[str] = "blocks",
+    start: Start = "identity",
+    example: Tensor | None = None,
+    **options: Any,
+) -> Report:
+    """Put a gate into a network at every site, in place.
+
+    Args:
+        model: any network whose forward takes one tensor.
+        gate: one of ``whatwhere.names()``.
+        where: "blocks" for the end of every residual branch, before its addition, or the
+            qualified names of modules whose outputs are gated, as patterns: ``"layer?"``,
+            ``["encoder.1", "encoder.3"]``.
+        start: "identity" leaves the network's output as it was, bit for bit, until trained;
+            "paper" starts the gates as published, which halves what they gate.
+        example: an input, where the model's first convolution does not show it.
+        **options: of the gate, as in ``whatwhere.build``. The dense temporal form reads its
+            number of frames off each site.
+
+    Returns:
+        A report of the sites, to print.
+
+    Raises:
+        ValueError: no site was found, the network has gates already, or an argument is bad. The
+            network is then unchanged.
+
+    The network keeps its modules and their names; only keys with ``.attention.`` are new.
+    ``nn.SyncBatchNorm.convert_sync_batchnorm`` drops hooks, so call it before ``attend``.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> print(attend(network, "se", where="0", reduction_ratio=4))
+    se (start=identity) after 1 modules, 42 parameters added
+      0      8 channels  222×222
+    """
+    check_choice("attend", "start", start, STARTS)
+    present = attached(model)
+    if present:
+        raise ValueError(
+            f"attend: expected a network without gates, got one with {len(present)} "
+            f"({present[0].gate} at {present[0].site}, ...); call detach(model) first"
+        )
+    survey = _survey(model, where, example)
+    gates = [_build(model, gate, site, start, options) for site in survey.sites]
+    for site, (module, description) in zip(survey.sites, gates, strict=True):
+        _attach(model.get_submodule(site.name), module, description)
+    added = sum(parameter.numel() for module, _ in gates for parameter in module.parameters())
+    return Report(gate, start, survey.sites, survey.skipped, added)
+
+
+def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
+    """Put described gates back into a network of the same shape, as loading a checkpoint does.
+
+    Raises:
+        ValueError: a site is missing, or the network has gates already.
+    """
+    if attached(model):
+        raise ValueError("reattach: expected a network without gates; call detach(model) first")
+    modules = dict(model.named_modules())
+    missing = [each.site for each in gates if each.site not in modules]
+    if missing:
+        raise ValueError(
+            f"reattach: expected {type(model).__name__} to have the modules {missing}, got none of "
+            "these names; is it the network the gates were made for?"
+        )
+    for each in gates:
+        module = build(each.gate, each.channels, ndim=each.ndim, start=each.start, **each.options)
+        _attach(modules[each.site], _placed(module, model), each)
+
+
+def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
+    """The gates a network has, in the order of its modules.
+
+    Raises:
+        RuntimeError: a gate has lost the hook that applies it, so that it would never run.
+    """
+    found = []
+    for name, module in model.named_modules():
+        description = getattr(module, "attachment", None)
+        if isinstance(description, AttachedGate):
+            site = model.get_submodule(name.rpartition(".")[0])
+            if _apply_attention not in site._forward_hooks.values():
+                raise RuntimeError(
+                    f"the gate {name} is no longer applied: its hook was dropped, as "
+                    "convert_sync_batchnorm does; convert first, then attend"
+                )
+            found.append(description)
+    return tuple(found)
+
+
+def detach(model: nn.Module) -> tuple[AttachedGate, ...]:
+    """Take out every gate that ``attend`` put in; the network has its very modules again.
+
+    Returns:
+        The descriptions of the gates taken out.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> keys = list(network.state_dict())
+    >>> report = attend(network, "channel", where="0")
+    >>> len(detach(network)), list(network.state_dict()) == keys
+    (1, True)
+    """
+    gates = attached(model)
+    for each in gates:
+        site = model.get_submodule(each.site)
+        for key, hook in list(site._forward_hooks.items()):
+            if hook is _apply_attention:
+                del site._forward_hooks[key]
+        delattr(site, CHILD)
+    return gates
+
+
+def _survey(model: nn.Module, where: str | Sequence[str], example: Tensor | None) -> Survey:
+    if where == "blocks":
+        survey = block_sites(model, example)
+        looked_at = "additions of a branch with convolutions to a shortcut"
+    else:
+        survey = named_sites(model, [where] if isinstance(where, str) else where, example)
+        looked_at = f"modules named {where!r}"
+    sites, skipped = [], list(survey.skipped)
+    for site in survey.sites:
+        if hasattr(model.get_submodule(site.name), CHILD):
+            skipped.append(Skipped(site.name, f"it has an attribute {CHILD!r} of its own"))
+        else:
+            sites.append(site)
+    if not sites:
+        seen = "".join(f"\n  {each.name}: {each.reason}" for each in skipped)
+        children = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(
+            f"attend: expected at least one site in {type(model).__name__}, found none. Looked "
+            f"for {looked_at}; {'none' if not skipped else 'could not use'}{seen or ' was there'}"
+            '\nName the modules whose outputs to gate: where=["NAME", ...], patterns allowed; the '
+            f"modules at the top are: {children}"
+        )
+    return Survey(tuple(sites), tuple(skipped))
+
+
+def _build(
+    model: nn.Module, gate: str, site: Site, start: Start, options: dict[str, Any]
+) -> tuple[nn.Module, AttachedGate]:
+    if options.get("form") == "dense" and "frames" not in options:
+        options = {**options, "frames": site.resolution[0]}
+    module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
+    module = _placed(module, model)
+    if start == "identity":
+        _check_identity(module, site)
+    return module, AttachedGate(site.name, gate, site.channels, site.ndim, start, dict(options))
+
+
+def _placed(gate: nn.Module, model: nn.Module) -> nn.Module:
+    """The gate on the device and in the floating-point dtype of the network."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return gate.to(device=parameter.device, dtype=parameter.dtype)
+    return gate
+
+
+def _check_identity(gate: nn.Module, site: Site) -> None:
+    parameter = next(gate.parameters())
+    frames = site.resolution[:1] if site.ndim != 2 else (3,)
+    shape = (2, site.channels, *frames, *(3,) * (site.ndim - 1))
+    x = torch.rand(shape, device=parameter.device, dtype=parameter.dtype)
+    if parameter.device.type == "meta":
+        return
+    with torch.no_grad():
+        unchanged = torch.equal(gate.eval()(x), x)
+    if not unchanged:
+        raise RuntimeError(f"the gate at {site.name} does not start as the identity")
+
+
+def _attach(site: nn.Module, gate: nn.Module, description: AttachedGate) -> None:
+    cast(Any, gate).attachment = description
+    site.add_module(CHILD, gate.train(site.training))
+    site.register_forward_hook(_apply_attention)
+
+
+def _apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    gated: Tensor = cast(Any, site).attention(output)
+    return gated
