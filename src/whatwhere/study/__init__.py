@@ -1,0 +1,1 @@
+"""The study: train networks with and without gates, and report whether the gates help."""
