@@ -1,0 +1,1 @@
+"""The study: training with and without gates, and the answer whether they help."""
