@@ -1,0 +1,71 @@
+"""Seeing the gates of a network while it runs, by forward hooks that are always taken away."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.gates import Activation, Gate, Par
+
+
+def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
+    """The gates of a network by qualified name, in the order in which they were registered.
+
+    Gates that a ``Par`` joins by their logits are no gates of their own: the ``Par`` is.
+
+    >>> from whatwhere import CBAM
+    >>> list(gates_in(CBAM(8))), list(gates_in(CBAM(8, order="channel+spatial")))
+    (['gates.channel', 'gates.spatial'], ['gates'])
+    """
+    found: dict[str, Gate | Par] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Gate | Par):
+            activation = getattr(module, "activation", None)
+            if isinstance(activation, Activation) and activation.name != "identity":
+                found[name] = module
+    return found
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Keep the gates of every call inside the block: qualified name -> one tensor per call.
+
+    The names come in the order in which the gates first ran; a gate that did not run has no entry.
+    Tensors are detached. On leaving, also by an exception, the hooks are gone and the model is as
+    it was.
+
+    >>> from whatwhere import CBAM
+    >>> cbam = CBAM(8, start="identity")
+    >>> with record(cbam) as recorded:
+    ...     y = cbam(torch.randn(2, 8, 5, 5))
+    >>> {name: tuple(gate.shape) for name, [gate] in recorded.items()}
+    {'gates.channel': (2, 8, 1, 1), 'gates.spatial': (2, 1, 5, 5)}
+    """
+    recorded: dict[str, list[Tensor]] = {}
+    handles = []
+    try:
+        for name, gate in gates_in(model).items():
+
+            def keep(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
+                recorded.setdefault(name, []).append(output.detach())
+
+            handles.append(gate.activation.register_forward_hook(keep))
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; on leaving, every module's own flag is as it was."""
+    flags = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
