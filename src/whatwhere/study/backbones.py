@@ -23,7 +23,7 @@ class Backbone:
     """A network by name, for data of one shape.
 
     Args:
-        name: "small"; "timm/NAME"; "torchvision/NAME" (video models too); "package.module:function",
+        name: "small"; "timm/NAME"; "torchvision/NAME", video models too; "package.module:function",
             called as ``function(classes, in_channels=..., ndim=...)`` with, if it takes one,
             ``width=`` a factor to widen by; or a bare NAME, looked for in timm, then torchvision.
         classes: number of classes.
@@ -100,7 +100,10 @@ class Backbone:
         if self.pretrained:
             raise ValueError("the small backbone has no pretrained weights")
         return SmallResNet(
-            self.classes, in_channels=self.in_channels, ndim=self.ndim, width=round(16 * width)
+            self.classes,
+            in_channels=self.in_channels,
+            ndim=self.ndim,
+            channels=[round(channels * width) for channels in (16, 32, 64)],
         )
 
 

@@ -40,16 +40,15 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """A residual classifier for (N, C, L), (N, C, H, W) or (N, C, T, H, W).
 
-    A stem that halves every position axis but time, then one stage per entry of ``blocks``, each
-    with twice the channels and half the resolution of the one before; clips keep their frames
-    throughout, so that *when* stays readable.
+    A stem that halves every position axis but time, then stages that each halve them again, the
+    first excepted. Clips keep their frames throughout, so that *when* stays readable.
 
     Args:
         classes: number of classes.
         in_channels: channels of x.
         ndim: position axes of x, 1 to 3.
-        width: channels of the first stage.
-        blocks: residual blocks per stage.
+        channels: of each stage.
+        blocks: residual blocks of each stage.
 
     >>> import torch
     >>> SmallResNet(10, in_channels=1, ndim=2)(torch.zeros(2, 1, 40, 40)).shape
@@ -62,31 +61,31 @@ class SmallResNet(nn.Module):
         *,
         in_channels: int = 3,
         ndim: int = 2,
-        width: int = 16,
+        channels: Sequence[int] = (16, 32, 64),
         blocks: Sequence[int] = (1, 1, 1),
     ) -> None:
         check_positive("SmallResNet", "classes", classes)
-        check_positive("SmallResNet", "width", width)
+        for width in channels:
+            check_positive("SmallResNet", "channels", width)
         check_choice("SmallResNet", "ndim", ndim, (1, 2, 3))
         super().__init__()
         strides = _strides(2, ndim)
         self.stem = nn.Sequential(
-            _CONVOLUTIONS[ndim](in_channels, width, 3, stride=strides, padding=1, bias=False),
-            _NORMS[ndim](width),
+            _CONVOLUTIONS[ndim](in_channels, channels[0], 3, stride=strides, padding=1, bias=False),
+            _NORMS[ndim](channels[0]),
             nn.ReLU(inplace=True),
         )
         stages = []
-        channels = width
-        for index, count in enumerate(blocks):
-            target = width * 2**index
+        inputs = channels[0]
+        for index, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             stage = []
             for block in range(count):
                 stride = 2 if index > 0 and block == 0 else 1
-                stage.append(Block(channels, target, ndim=ndim, stride=stride))
-                channels = target
+                stage.append(Block(inputs, width, ndim=ndim, stride=stride))
+                inputs = width
             stages.append(nn.Sequential(*stage))
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(channels, classes)
+        self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""

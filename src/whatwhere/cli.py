@@ -1,0 +1,116 @@
+"""The command line: ``whatwhere compare``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="What, where and when attention for convolutional networks: does it help your data?",
+)
+
+
+@app.callback()
+def whatwhere() -> None:
+    """What, where and when attention for convolutional networks."""
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="digits or clips (embedded), a folder of images, a .npz file, torchvision:NAME"
+        ),
+    ] = "digits",
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the study; by default runs/NAME of the data")
+    ] = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            help="comma-separated: none, and gates with options, as in "
+            "none,se,cbam:kernel_size=3:order=spatial-channel"
+        ),
+    ] = None,
+    backbone: Annotated[
+        str,
+        typer.Option(help="small, a model of timm or torchvision, or package.module:function"),
+    ] = "small",
+    control: Annotated[
+        str, typer.Option(help="widen the plain network to equal: parameters, latency, none")
+    ] = "parameters",
+    seeds: Annotated[int | None, typer.Option(help="how many; 3 if not given")] = None,
+    epochs: Annotated[int | None, typer.Option(help="8 if not given")] = None,
+    batch_size: Annotated[int, typer.Option()] = 64,
+    learning_rate: Annotated[float, typer.Option()] = 3e-3,
+    weight_decay: Annotated[float, typer.Option()] = 0.05,
+    start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
+    pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
+    size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
+    max_unreadable: Annotated[
+        int, typer.Option(help="skip up to so many files that can't be read")
+    ] = 20,
+    max_train: Annotated[int | None, typer.Option(help="at most so many samples")] = None,
+    root: Annotated[str | None, typer.Option(help="where torchvision's set lies")] = None,
+    download: Annotated[bool, typer.Option(help="let torchvision download its set")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="worker processes; as many as pay if not given")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option(help="a first look in about a minute: little data, 2 seeds, 3 epochs")
+    ] = False,
+) -> None:
+    """Train with and without attention, and report whether it helps and what it costs.
+
+    The same command again resumes: finished trials are kept, a killed one goes on.
+    """
+    from whatwhere.study.compare import compare as run_study
+    from whatwhere.study.data import DataSettings
+    from whatwhere.study.settings import StudySettings, default_variants
+
+    small: dict[str, Any] = {"seeds": 2, "epochs": 3, "max_train": 1000} if fast else {}
+    chosen = default_variants(data) if variants is None else tuple(variants.split(","))
+    settings = StudySettings(
+        data=DataSettings(
+            source=data,
+            size=size,
+            max_unreadable=max_unreadable,
+            max_train=small.get("max_train") if max_train is None else max_train,
+            root=root,
+            download=download,
+        ),
+        backbone=backbone,
+        variants=chosen,
+        control=control,  # type: ignore[arg-type]  # checked by StudySettings
+        seeds=small.get("seeds", 3) if seeds is None else seeds,
+        epochs=small.get("epochs", 8) if epochs is None else epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        start=start,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        pretrained=pretrained,
+        fast=fast,
+    )
+    name = Path(data).stem.replace(":", "-") + ("-fast" if fast else "")
+    run_study(
+        settings,
+        Path("runs") / name if out is None else out,
+        workers=workers,
+        command=shlex.join(["whatwhere", *sys.argv[1:]]),
+    )
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the input is one line, not a trace."""
+    try:
+        app()
+    except ValueError as error:
+        typer.echo(f"whatwhere: {error}", err=True)
+        raise SystemExit(2) from error

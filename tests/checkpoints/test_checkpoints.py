@@ -1,0 +1,88 @@
+"""Checkpoints: nothing dropped in silence, gates rebuilt, files whole or absent."""
+
+import pytest
+import torch
+from timm.layers.cbam import CbamModule
+from torch import nn
+
+from tests.cases import randomise
+from whatwhere import CBAM, attached, attend
+from whatwhere.checkpoints import convert, describe, load, save
+from whatwhere.study.networks import SmallResNet
+
+
+def network():
+    return SmallResNet(4, in_channels=3, channels=(8, 16), blocks=(1, 1))
+
+
+def test_the_tutorial_classes_convert():
+    state = {
+        "channel.sharedMLP.0.weight": torch.randn(2, 32, 1, 1),
+        "channel.sharedMLP.2.weight": torch.randn(32, 2, 1, 1),
+        "spatial.conv1.weight": torch.randn(1, 2, 7, 7),
+    }
+    cbam = CBAM(32)
+    cbam.load_state_dict(convert(state, dialect="paper"))
+    x = torch.randn(2, 32, 8, 8)
+    w0, w1 = (state[f"channel.sharedMLP.{i}.weight"] for i in (0, 2))
+
+    def mlp(v):
+        return nn.functional.conv2d(nn.functional.conv2d(v, w0).relu(), w1)
+
+    pools = nn.functional.adaptive_avg_pool2d(x, 1), nn.functional.adaptive_max_pool2d(x, 1)
+    refined = x * (mlp(pools[0]) + mlp(pools[1])).sigmoid()
+    maps = torch.cat([refined.mean(1, True), refined.max(1, True)[0]], 1)
+    conv = nn.functional.conv2d(maps, state["spatial.conv1.weight"], padding=3)
+    torch.testing.assert_close(cbam(x), refined * conv.sigmoid())
+
+
+def test_missing_and_unknown_keys_are_named():
+    state = CbamModule(32).state_dict()
+    state["spatial.conv.conv.bias"] = state.pop("channel.fc1.weight")
+    message = r"missing \['channel.fc1.weight'\], unknown \['spatial.conv.conv.bias'\]"
+    with pytest.raises(ValueError, match=message):
+        convert(state, dialect="timm")
+    with pytest.raises(ValueError, match=r"'paper', 'official', 'timm', got 'ultralytics'"):
+        convert(state, dialect="ultralytics")
+
+
+def test_a_checkpoint_rebuilds_its_gates(tmp_path):
+    model = network()
+    attend(model, "cbam", dialect="official", kernel_size=3, start="identity")
+    randomise(model).eval()
+    path = tmp_path / "model.safetensors"
+    save(model, path, classes=["a", "b"], accuracy=0.5)
+    other = network().eval()
+    assert load(other, path) == {"classes": ["a", "b"], "accuracy": 0.5}
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(other.eval()(x), model(x))
+    assert attached(other) == attached(model)
+    assert [gate["gate"] for gate in describe(path)["gates"]] == ["cbam", "cbam"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_plain_network_has_a_checkpoint_too(tmp_path):
+    save(network(), tmp_path / "plain.safetensors")
+    other = network()
+    assert load(other, tmp_path / "plain.safetensors") == {}
+    assert attached(other) == ()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no tensors here")
+    with pytest.raises(ValueError, match="expected a safetensors file"):
+        describe(tmp_path / "text")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="got one of other origin"):
+        describe(tmp_path / "foreign.safetensors")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    save(network(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="does not fit SmallResNet"):
+        load(
+            SmallResNet(9, in_channels=3, channels=(8, 16), blocks=(1, 1)),
+            tmp_path / "model.safetensors",
+        )

@@ -1,0 +1,224 @@
+"""Gates in living networks: outputs, names, copies, compilation, distribution, removal."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import whatwhere
+from tests.cases import randomise
+from whatwhere import attached, attend, detach
+from whatwhere.study.networks import SmallResNet
+from whatwhere.surgery import reattach
+
+
+def small(ndim=2):
+    return randomise(SmallResNet(5, in_channels=3, ndim=ndim, channels=(8, 16), blocks=(1, 2)))
+
+
+def gated(**options):
+    model = small()
+    attend(model, "cbam", **options)
+    return randomise(model).eval()
+
+
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "r3d_18", "mc3_18", "r2plus1d_18"])
+def test_identity_start_leaves_torchvision_outputs_bit_equal(name):
+    model = randomise(torchvision.models.get_model(name)).eval()
+    x = torch.randn(1, 3, *((4, 32, 32) if "_18" in name and name != "resnet18" else (64, 64)))
+    x = x if x.ndim == (5 if name.endswith("_18") else 4) else x[:, :, 0]
+    with torch.no_grad():
+        before = model(x)
+        report = attend(model, "cbam")
+        assert torch.equal(model(x), before)
+    assert report.parameters_added == sum(
+        p.numel() for n, p in model.named_parameters() if ".attention." in n
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet26d", "resnetv2_50", "seresnet18", "skresnet18"]
+)
+def test_identity_start_leaves_timm_outputs_bit_equal(name):
+    model = timm.create_model(name).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model(x)
+        attend(model, "cbam")
+        assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("gate", whatwhere.names())
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_every_gate_goes_into_every_rank(gate, ndim):
+    if (gate, ndim) == ("temporal", 2):
+        pytest.skip("images have no frame axis")
+    model = small(ndim).eval()
+    x = torch.randn(2, 3, *(8,) * ndim)
+    before = model(x)
+    attend(model, gate, example=x)
+    assert torch.equal(model(x), before)
+    randomise(model)
+    model(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_dense_temporal_form_reads_its_frames_off_each_site():
+    model = torchvision.models.video.r3d_18()
+    x = torch.randn(1, 3, 8, 16, 16)
+    attend(model, "temporal", form="dense", example=x)
+    assert [gate.options["frames"] for gate in attached(model)] == [8, 8, 4, 4, 2, 2, 1, 1]
+    assert model.eval()(x).isfinite().all()
+
+
+def test_only_gate_keys_are_new():
+    model = small()
+    before = list(model.state_dict())
+    attend(model, "cbam")
+    after = list(model.state_dict())
+    assert [key for key in after if ".attention." not in key] == before
+    assert len(after) > len(before)
+    missing, unexpected = model.load_state_dict(small().state_dict(), strict=False)
+    assert unexpected == []
+    assert all(".attention." in key for key in missing)
+
+
+def test_paper_start_changes_the_output():
+    model = small().eval()
+    before = model(X)
+    attend(model, "cbam", start="paper")
+    assert not torch.allclose(model(X), before)
+
+
+def test_the_gate_acts_where_it_was_put():
+    model = small().eval()
+    attend(model, "se", where="stem")
+    randomise(model)
+    expected = model.stages(nn.Sequential.forward(model.stem, X))
+    assert torch.equal(model.stages(model.stem(X)), expected)  # the hook is on the stem's last
+    relu = model.stem[2]
+    seen = []
+    handle = relu.register_forward_hook(lambda m, i, o: seen.append((i[0].clone(), o)))
+    model(X)
+    handle.remove()
+    inputs, output = seen[0]
+    torch.testing.assert_close(output, relu.attention(inputs.relu()))
+
+
+def test_detach_gives_the_very_modules_back():
+    model = small().eval()
+    modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
+    before = model(X)
+    attend(model, "cbam", start="paper")
+    taken = detach(model)
+    assert len(taken) == 3
+    assert dict(model.named_modules()) == modules
+    assert all(p is parameters[n] for n, p in model.named_parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(model(X), before)
+
+
+def test_attending_twice_is_refused_and_changes_nothing():
+    model = gated()
+    before = model(X)
+    with pytest.raises(ValueError, match=r"network without gates, got one with 3 \(cbam at"):
+        attend(model, "se")
+    assert torch.equal(model(X), before)
+
+
+def test_copies_are_independent_and_complete():
+    model = gated()
+    expected = model(X)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    copies.append(torch.load(buffer, weights_only=False))
+    for other in copies:
+        assert torch.equal(other(X), expected)
+        assert attached(other) == attached(model)
+        for parameter in other.parameters():
+            nn.init.zeros_(parameter)
+    assert torch.equal(model(X), expected)
+
+
+def test_state_dict_round_trip():
+    model, other = gated(), small()
+    reattach(other, attached(model))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval()(X), model(X))
+
+
+def test_train_and_eval_reach_the_gates():
+    model = gated(dialect="official")
+    norms = [m for n, m in model.named_modules() if n.endswith("spatial.mix.norm")]
+    assert len(norms) == 3
+    assert not any(norm.training for norm in norms)
+    assert all(norm.training for norm in norms if model.train())
+
+
+def test_compiles_whole_and_exports_with_dynamic_sizes():
+    model = gated()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X), model(X))
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(model, (X,), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    other = torch.randn(3, 3, 24, 40)
+    torch.testing.assert_close(program.module()(other), model(other))
+
+
+def test_gates_train_under_autocast():
+    model = gated().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(X).float().square().mean()
+    loss.backward()
+    gradients = [p.grad for n, p in model.named_parameters() if ".attention." in n]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+def test_a_dropped_hook_is_an_error_not_a_silence():
+    model = gated()
+    model.stages[0][0].bn2._forward_hooks.clear()
+    with pytest.raises(RuntimeError, match=r"bn2.attention is no longer applied"):
+        attached(model)
+
+
+def test_no_site_says_what_was_looked_at_and_how_to_name_one():
+    model = torchvision.models.vgg11()
+    with pytest.raises(ValueError, match=r"found none. Looked for additions") as caught:
+        attend(model, "cbam")
+    assert 'where=["NAME", ...]' in str(caught.value)
+    assert "features" in str(caught.value)
+    report = attend(model, "cbam", where="features.1[0-9]")
+    assert [site.name for site in report.sites][:2] == ["features.10", "features.11"]
+
+
+def test_bad_options_leave_the_network_as_it_was():
+    model = small()
+    keys = list(model.state_dict())
+    for options in [{"gate": "cbam", "ratio": 3}, {"gate": "sse"}, {"start": "zero"}]:
+        with pytest.raises(ValueError, match=r"expected|takes"):
+            attend(model, **options)
+    assert list(model.state_dict()) == keys
+
+
+def test_reattaching_to_another_network_is_refused():
+    descriptions = attached(gated())
+    with pytest.raises(ValueError, match=r"to have the modules \['stages.0.0.bn2'"):
+        reattach(torchvision.models.resnet18(), descriptions)
+
+
+def test_the_report_can_be_read():
+    text = str(attend(small(), "se", example=X))
+    assert text.startswith("se (start=identity) after 3 modules, ")
+    assert "stages.1.0.bn2     16 channels  4×4" in text
