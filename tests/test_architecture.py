@@ -21,16 +21,7 @@ LEVELS = {
     "study": 5,
     "cli": 6,
 }
-HEAVY = (
-    "numpy.f2py",
-    "numba",
-    "triton",
-    "lightning",
-    "torchvision",
-    "timm",
-    "gradio",
-    "matplotlib",
-)
+HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 
 
 def room(path):

@@ -102,11 +102,9 @@ def test_the_gate_acts_where_it_was_put():
     model = small().eval()
     attend(model, "se", where="stem")
     randomise(model)
-    expected = model.stages(nn.Sequential.forward(model.stem, X))
-    assert torch.equal(model.stages(model.stem(X)), expected)  # the hook is on the stem's last
     relu = model.stem[2]
     seen = []
-    handle = relu.register_forward_hook(lambda m, i, o: seen.append((i[0].clone(), o)))
+    handle = relu.register_forward_hook(lambda _, i, o: seen.append((i[0].clone(), o)))
     model(X)
     handle.remove()
     inputs, output = seen[0]

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+LAUNCH = "-m torch.distributed.run --standalone --nproc-per-node 2 -m tests.surgery.ddp_worker"
 ROOT = Path(__file__).parents[2]
 
 
 def test_two_ddp_processes_agree():
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + ["-m", "tests.surgery.ddp_worker"],
+        [sys.executable, *LAUNCH.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,
