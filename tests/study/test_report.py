@@ -213,6 +213,10 @@ def test_a_run_that_cannot_be_read_is_refused_and_the_old_page_stays(tmp_path):
     with pytest.raises(ValueError, match="to be JSON"):
         write_report(run)
     (run / "results.json").write_text(json.dumps([1]), encoding="utf-8")
-    with pytest.raises(ValueError, match="variants, trials and data"):
+    with pytest.raises(ValueError, match=r"to have whatwhere, .*, variants, trials; it has not"):
         write_report(run)
+    results = build_results()
+    del results["settings"]
+    with pytest.raises(ValueError, match="to have settings; it has not"):
+        write_report(write_results(run, results))
     assert (run / "report.html").read_bytes() == before

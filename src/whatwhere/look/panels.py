@@ -54,7 +54,7 @@ def rows(
     maps = [gate for gate in gates if gate.kind != "what"]
     whats = [gate for gate in gates if gate.kind == "what"]
     width, height = (2.2, 1.3) if sequence else (1.35, 1.45)
-    widths = [1.0] * (1 + len(maps)) + ([2.0] if whats else [])
+    widths = [1.0] * (1 + len(maps)) + ([2.8] if whats else [])
     figure = Figure(
         figsize=(max(width * sum(widths) + 0.8, 4), height * len(display) + 0.6),
         layout="constrained",
@@ -153,9 +153,10 @@ def _bars(figure: Any, whats: Sequence[Drawn], row: int) -> None:
         axes.bar(range(len(heights)), heights, width=1.0, bottom=gate.start, color=BAR)
         axes.axhline(gate.start, color=QUIET, lw=0.7)
         axes.set_ylim(min(g.start for g in whats) - span, max(g.start for g in whats) + span)
-        axes.annotate(
-            _numbered(gate), (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=6.5
+        label = axes.annotate(
+            f"what {gate.depth + 1}", (1, 1), xycoords="axes fraction", ha="right", va="top"
         )
+        label.set(fontsize=6.5, in_layout=False)
         axes.tick_params(labelsize=6, length=2)
         axes.set_xticks([])
         axes.spines[["top", "right", "bottom"]].set_visible(False)

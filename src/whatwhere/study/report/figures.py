@@ -153,10 +153,13 @@ def hits(results: Results) -> str | None:
             axes = figure.add_subplot(1, len(found), index + 1)
             for name, rows in variants.items():
                 _hit_line(axes, looks(results)[name], name, rows)
+            handles, labels = axes.get_legend_handles_labels()
+            shown = dict(zip(labels, handles, strict=True))  # one "chance" for all variants
+            axes.legend(shown.values(), shown.keys())
             axes.set_title(f"{kind} gates")
             axes.set(xlabel="gate, by depth", ylabel="peaks on the truth, %", ylim=(-3, 103))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlim(0.5, max(len(rows) for rows in variants.values()) + 0.5)
         return _encoded(figure)
 
 

@@ -13,6 +13,20 @@ from whatwhere.study.report import figures, tables
 from whatwhere.study.statistics import Results, compare_variants
 from whatwhere.study.verdict import verdict
 
+NEEDED = (
+    "whatwhere",
+    "created",
+    "command",
+    "name",
+    "fast",
+    "versions",
+    "machine",
+    "settings",
+    "data",
+    "variants",
+    "trials",
+)
+
 
 def write_report(run: Path) -> Path:
     """Write ``run/report.html`` from ``run/results.json`` and return its path.
@@ -58,13 +72,12 @@ def _read(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"write_report: expected {path}, which a study writes; it isn't there")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"write_report: expected {path} to be JSON, got {error}") from error
-    if not isinstance(results, dict) or not {"variants", "trials", "data"} <= results.keys():
-        raise ValueError(
-            f"write_report: expected {path} to have variants, trials and data, as a study writes"
-        )
+    missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
+    if missing:
+        raise ValueError(f"write_report: expected {path} to have {', '.join(missing)}; it has not")
     return results
 
 
