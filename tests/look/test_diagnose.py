@@ -179,6 +179,8 @@ def test_errors_say_what_came():
         diagnose(model, [])
     with pytest.raises(ValueError, match=r"shape \(N, 4, 6, 6\), got \(1, 4, 5, 5\)"):
         diagnose(model, [torch.randn(1, 4, 5, 5)], shape=(4, 6, 6))
+    with pytest.raises(ValueError, match=r"channel to give finite gates, got 4 NaN"):
+        diagnose(model, [torch.full((1, 4, 5, 5), torch.nan)])
     truth = SimpleNamespace(where=torch.ones(1, 5, 5, dtype=torch.bool), when=None)
     with pytest.raises(ValueError, match=r"at most 1 inputs, as many as truth\.where has masks"):
         diagnose(model, [torch.randn(2, 4, 5, 5)], truth=truth)

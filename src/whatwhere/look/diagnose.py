@@ -80,7 +80,8 @@ def diagnose(
         shape: (C, *S), if every input has to have it.
 
     Raises:
-        ValueError: no inputs, inputs of another shape, or more inputs than true places.
+        ValueError: no inputs, inputs of another shape, more inputs than true places, or a gate
+            with NaN, as of a network that diverged.
 
     >>> from whatwhere import CBAM
     >>> cbam = CBAM(8, start="identity")
@@ -132,6 +133,11 @@ class _Sums:
             raise ValueError(
                 f"diagnose: expected {self.site} to have one shape for all inputs, got "
                 f"{tuple(self.sum.shape)} and {tuple(gate.shape[1:])}"
+            )
+        if not gate.isfinite().all():
+            raise ValueError(
+                f"diagnose: expected {self.site} to give finite gates, got "
+                f"{int((~gate.isfinite()).sum())} NaN or infinite entries"
             )
         shifted = gate - self.start
         self.inputs += gate.shape[0]

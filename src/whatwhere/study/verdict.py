@@ -55,10 +55,8 @@ def verdict(results: Results) -> Verdict:
     for variant in _of_role(results, "attention"):
         name = variant["name"]
         rivals = [each for each in comparisons if each.variant == name and each.against in controls]
-        outcome, sentence = (
-            "missing",
-            f"{name}: no seed finished with it and with the plain network.",
-        )
+        outcome: Outcome = "missing"
+        sentence = f"{name}: no seed finished with it and with the plain network."
         for baseline in baselines:
             for versus in comparisons:
                 if (versus.variant, versus.against) == (name, baseline["name"]):
