@@ -111,7 +111,8 @@ class Scale:
         positions = (1,) * (stored.ndim - 1)
         mean = torch.tensor(self.mean).view(-1, *positions)
         std = torch.tensor(self.std).view(-1, *positions)
-        return stored.to(torch.float32).div_(self.full).sub_(mean).div_(std)
+        # Division first: it makes the copy, so that what is stored stays as it is.
+        return (stored / self.full).sub_(mean).div_(std)
 
 
 class Split(Dataset[tuple[Tensor, int]]):

@@ -33,7 +33,7 @@ def stratified(labels: Ints, count: int, *, seed: int) -> Ints:
     a larger count keeps what a smaller one chose.
 
     >>> stratified(np.array([0] * 6 + [1] * 2), 4, seed=0).tolist()
-    [0, 2, 4, 6]
+    [2, 3, 4, 6]
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     # The share of its class that comes before a sample: the first of each class has 0.

@@ -71,17 +71,17 @@ def _open_all(name: str, settings: DataSettings) -> dict[SplitName, Any]:
     if "download" in parameters:
         fixed["download"] = settings.download
     if "train" in parameters:
-        flags: dict[SplitName, bool] = {"train": True, "test": False}
         return {
-            split: _open(name, make, root, train=flag, **fixed) for split, flag in flags.items()
+            "train": _open(name, make, root, fixed | {"train": True}),
+            "test": _open(name, make, root, fixed | {"train": False}),
         }
     if "split" not in parameters:
-        return {"train": _open(name, make, root, **fixed)}
+        return {"train": _open(name, make, root, fixed)}
     opened: dict[SplitName, Any] = {}
     for split, words in SPLIT_WORDS.items():
         for word in words:
             try:
-                opened[split] = _open(name, make, root, split=word, **fixed)
+                opened[split] = _open(name, make, root, fixed | {"split": word})
                 break
             except _NoSuchSplitError as problem:
                 refusal = problem
@@ -94,7 +94,7 @@ class _NoSuchSplitError(DataError):
     pass
 
 
-def _open(name: str, make: Callable[..., Any], root: Path, **arguments: Any) -> Any:
+def _open(name: str, make: Callable[..., Any], root: Path, arguments: dict[str, Any]) -> Any:
     try:
         return make(**arguments)
     except ValueError as problem:
