@@ -47,7 +47,7 @@ def macs(model: nn.Module, x: Tensor) -> int:
     >>> macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 10, 10))
     21600
     """
-    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with evaluating(model), FlopCounterMode(display=False) as counter:
         model(x)
     return int(counter.get_total_flops()) // 2
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a block with the model in eval mode; leave each training flag as it was found.
+    """Run a block in eval mode without gradients; leave each training flag as it was found.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(model):
@@ -16,10 +17,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     >>> inside, [module.training for module in model]
     ([False, False], [True, False])
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    flags = {module: module.training for module in model.modules()}
     try:
-        yield
+        model.eval()
+        with torch.no_grad():
+            yield
     finally:
-        for module in training:
-            module.training = True
+        for module, flag in flags.items():
+            module.training = flag

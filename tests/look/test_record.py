@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from whatwhere import CBAM, ChannelAttention, Par, SpatialAttention, TemporalAttention
-from whatwhere.look import evaluating, gates_in, record
+from whatwhere.look import gates_in, record
 
 
 def hooks_of(model: nn.Module) -> int:
@@ -75,20 +75,3 @@ def test_hooks_are_gone_after_an_exception():
         run()
     assert hooks_of(model) == 0
     assert len(seen) == 3
-
-
-def test_evaluating_restores_each_flag_of_its_own():
-    model = nn.Sequential(nn.BatchNorm2d(3), CBAM(3), nn.Dropout())
-    model[0].eval()
-    before = [module.training for module in model.modules()]
-
-    def run():
-        with evaluating(model):
-            assert not any(module.training for module in model.modules())
-            assert not torch.is_grad_enabled()
-            raise KeyError("stop")
-
-    with pytest.raises(KeyError, match="stop"):
-        run()
-    assert [module.training for module in model.modules()] == before
-    assert len(set(before)) == 2

@@ -5,7 +5,7 @@
 
 from whatwhere.look.diagnose import GateRecord, State, diagnose
 from whatwhere.look.pointing import Hits, Truth
-from whatwhere.look.record import evaluating, gates_in, record
+from whatwhere.look.record import gates_in, record
 
 __all__ = [
     "GateRecord",
@@ -13,7 +13,6 @@ __all__ = [
     "State",
     "Truth",
     "diagnose",
-    "evaluating",
     "gates_in",
     "record",
 ]

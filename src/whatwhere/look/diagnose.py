@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from whatwhere.evaluation import evaluating
 from whatwhere.gates import Gate, Kind, Par
 from whatwhere.look.pointing import Hits, Pointing, Truth, pointing_for
-from whatwhere.look.record import evaluating, gates_in, record
+from whatwhere.look.record import gates_in, record
 
 State = Literal["live", "constant", "dead", "saturated", "unmoved"]
 

@@ -20,7 +20,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """A loss that is no longer a finite number, with the record of the epochs before."""
+
+    def __init__(self, which: str, loss: float, module: "Classifier") -> None:
+        super().__init__(
+            f"the {which} loss became {loss} in epoch {module.current_epoch + 1}, step "
+            f"{module.global_step + 1}; a lower --learning-rate may help"
+        )
+        self.history = module.history
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -122,10 +129,7 @@ class Classifier(lightning.LightningModule):
         x, labels = batch
         loss = F.cross_entropy(self.network(x), labels)
         if not math.isfinite(loss.item()):
-            raise DivergedError(
-                f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, "
-                f"step {self.global_step + 1}; a lower --learning-rate may help"
-            )
+            raise DivergedError("training", loss.item(), self)
         self.training_loss.update(loss.detach(), len(labels))
         return loss
 
@@ -173,13 +177,19 @@ class Classifier(lightning.LightningModule):
         )
 
     def collect(self, stage: str) -> dict[str, float]:
-        """The numbers of a stage, "validation" or "final", since the last call."""
+        """The numbers of a stage, "validation" or "final", since the last call.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
         scores: Any = self.scores[stage]
         loss: Any = self.losses[stage]
         measured = {name: float(value) for name, value in scores.compute().items()}
         measured["loss"] = float(loss.compute())
         scores.reset()
         loss.reset()
+        if not math.isfinite(measured["loss"]):
+            raise DivergedError(stage, measured["loss"], self)
         return measured
 
 

@@ -24,7 +24,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from whatwhere import checkpoints
-from whatwhere.look import diagnose, gate_figure
+from whatwhere.look import diagnose
+from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
 from whatwhere.study.files import read_json, write_json
@@ -83,6 +84,7 @@ def run_trial(trial: Trial) -> None:
             record = _train_and_measure(trial)
     except DivergedError as error:
         record = _record(trial, status="diverged", reason=str(error))
+        record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
         (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record = _record(trial, status="failed", reason=f"{type(error).__name__}: {error}")

@@ -89,7 +89,7 @@ def example_input(model: nn.Module) -> Tensor:
 def _run(model: nn.Module, example: Tensor, *, meta: bool) -> Trace:
     device = "meta" if meta else next((p.device for p in model.parameters()), example.device)
     recorder = _Recorder()
-    with torch.no_grad(), _watching(model, recorder), recorder:
+    with _watching(model, recorder), recorder:
         if meta:
             state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
             weights = {name: tensor.to("meta") for name, tensor in state.items()}

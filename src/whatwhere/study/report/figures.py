@@ -126,7 +126,7 @@ def _curve(axes: Any, results: Results, name: str, key: str, *, scale: float) ->
     colour, _ = looks(results)[name]
     by_epoch: dict[int, list[float]] = {}
     for trial in (each for each in results["trials"] if each["variant"] == name):
-        line = [(e["epoch"] + 1, scale * _number(e[key])) for e in trial["epochs"]]
+        line = [(e["epoch"], scale * _number(e[key])) for e in trial["epochs"]]
         finished = trial["status"] == "finished"
         if line:
             style = "-" if finished else ":"
