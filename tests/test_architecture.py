@@ -20,6 +20,7 @@ LEVELS = {
     "look": 4,
     "study": 5,
     "cli": 6,
+    "__main__": 7,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

@@ -1,0 +1,5 @@
+"""``python -m whatwhere``: the command line."""
+
+from whatwhere.cli import main
+
+main()

@@ -1,0 +1,180 @@
+"""Whole studies through the command line: resumed, killed, extended, refused."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from whatwhere.study.files import read_json, write_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(pictures, out, *options):
+    base = [sys.executable, "-m", "whatwhere", "compare", str(pictures), "--out", str(out)]
+    return [*base, "--variants", "none,cbam", "--batch-size", "16", "--workers", "2", *options]
+
+
+def run(*args, expect=0):
+    done = subprocess.run(
+        command(*args), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done.stderr
+
+
+def records(out):
+    return {p.parent.name: p for p in (out / "trials").glob("*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """A study that was killed while it ran, and then run again to its end."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    options = ("--seeds", "2", "--epochs", "25")
+    process = subprocess.Popen(
+        command(pictures, out, *options),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not records(out) or not list(out.glob("trials/*/training/*.ckpt")):
+        assert time.monotonic() < deadline, "no trial finished while another ran"
+        assert process.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)  # the study's process alone: its workers must follow it
+    process.wait()
+    before = {name: path.stat().st_mtime_ns for name, path in records(out).items()}
+    time.sleep(2)
+    assert {name: p.stat().st_mtime_ns for name, p in records(out).items()} == before
+    text = run(pictures, out, *options)
+    return out, before, text
+
+
+def test_nothing_is_lost_and_nothing_repeated(finished):
+    out, before, text = finished
+    now = records(out)
+    assert len(now) == 6  # none, cbam and the control, two seeds each
+    assert {name: now[name].stat().st_mtime_ns for name in before} == before
+    assert f"6 trials, {len(before)} of them done" in text
+    results = read_json(out / "results.json")
+    assert [trial["status"] for trial in results["trials"]] == ["finished"] * 6
+    assert sum(trial["resumed"] for trial in results["trials"]) >= 1
+    assert all(len(trial["epochs"]) == 25 for trial in results["trials"])
+
+
+def test_the_study_says_what_it_found(finished):
+    out, _, text = finished
+    results = read_json(out / "results.json")
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert len(rows) == 6
+    for row, trial in zip(rows, results["trials"], strict=True):
+        assert float(row["test_accuracy"]) == pytest.approx(trial["test"]["accuracy"])
+    variants = {row["name"]: row for row in results["variants"]}
+    assert variants["wider"]["parameters"] >= variants["cbam"]["parameters"]
+    assert variants["wider"]["parameters"] < 1.1 * variants["cbam"]["parameters"]
+    assert variants["none"]["latency_ratio"]["median"] == 1
+    page = (out / "report.html").read_text()
+    assert results["verdict"].split(":")[0] in page
+    assert "report.html" in text
+    assert not list(out.rglob("*.part"))
+
+
+def test_the_same_command_again_changes_no_trial(finished, pictures):
+    out, _, _ = finished
+    before = {name: path.read_bytes() for name, path in records(out).items()}
+    text = run(pictures, out, "--seeds", "2", "--epochs", "25")
+    assert "6 trials, 6 of them done" in text
+    assert {name: path.read_bytes() for name, path in records(out).items()} == before
+
+
+def test_other_settings_are_refused_with_the_difference(finished, pictures):
+    out, _, _ = finished
+    text = run(pictures, out, "--seeds", "2", "--epochs", "9", expect=2)
+    assert "epochs was 25 and is now 9" in text
+    assert "Traceback" not in text
+
+
+def test_changed_data_are_refused(finished, pictures):
+    out, _, _ = finished
+    study = read_json(out / "study.json")
+    write_json(out / "study.json", {**study, "fingerprint": "another"})
+    text = run(pictures, out, "--seeds", "2", "--epochs", "25", expect=2)
+    write_json(out / "study.json", study)
+    assert "the data have changed" in text
+
+
+def test_a_killed_worker_costs_no_trial(pictures, tmp_path):
+    out = tmp_path / "worker"
+    options = ("--seeds", "1", "--epochs", "25", "--control", "none")
+    process = subprocess.Popen(
+        command(pictures, out, *options), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("trials/*/training/*.ckpt")):
+        assert time.monotonic() < deadline, "no trial began"
+        time.sleep(0.01)
+    busy = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    os.kill(int(busy.stdout.split()[-1]), signal.SIGKILL)
+    _, text = process.communicate(timeout=600)
+    assert process.returncode == 0, text[-3000:]
+    assert "a worker process died" in text
+    results = read_json(out / "results.json")
+    assert [trial["status"] for trial in results["trials"]] == ["finished"] * 2
+    assert all(len(trial["epochs"]) == 25 for trial in results["trials"])
+
+
+def test_two_studies_in_one_folder_are_refused(pictures, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "busy").mkdir()
+    with FileLock(tmp_path / "busy" / ".lock"):
+        text = run(pictures, tmp_path / "busy", expect=2)
+    assert "another process is at work" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--variants", "none,sse"), "cbam, channel, se, spatial, temporal, got 'sse'"),
+        (("--variants", "cbam:ratio=3"), "got 'ratio=3' in 'cbam:ratio=3'"),
+        (("--backbone", "resnet19"), "got 'resnet19'; close names: resnet18"),
+        (("--control", "width"), "'parameters', 'latency', 'none', got 'width'"),
+        (("--seeds", "0"), "seeds to be an integer >= 1, got 0"),
+        (("--precision", "64"), "got '64'"),
+    ],
+)
+def test_bad_options_are_one_line(pictures, tmp_path, options, message):
+    text = run(pictures, tmp_path / "bad", *options, expect=2)
+    assert message in " ".join(text.split())
+    assert "Traceback" not in text
+
+
+def test_data_that_is_not_there_is_one_line(tmp_path):
+    text = run(tmp_path / "nowhere", tmp_path / "out", expect=2)
+    assert "nowhere" in text
+    assert "Traceback" not in text
+
+
+def test_writes_are_whole_or_absent(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    path.write_text("{half")
+    with pytest.raises(ValueError, match=r"expected JSON in .*a.json"):
+        read_json(path)

@@ -1,0 +1,161 @@
+"""One trial: the same from the same seed, resumed or not; what goes wrong is on record."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from whatwhere import checkpoints
+from whatwhere.study.backbones import Backbone
+from whatwhere.study.build import build_network, load_data
+from whatwhere.study.settings import parse_variants
+from whatwhere.study.training import EpochOrder
+from whatwhere.study.trial import Trial, run_trial
+
+ROOT = Path(__file__).parents[2]
+
+
+def trial_in(folder, settings, variant="cbam", seed=0):
+    return Trial(folder, settings, parse_variants([variant])[-1], seed)
+
+
+def test_a_trial_leaves_a_whole_record(tmp_path, settings):
+    trial = trial_in(tmp_path, settings)
+    run_trial(trial)
+    record = trial.result()
+    assert record["status"] == "finished", record["reason"]
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
+    assert record["epochs"][-1]["train_loss"] < record["epochs"][0]["train_loss"]
+    assert {gate["kind"] for gate in record["gates"]} == {"what", "where"}
+    assert (tmp_path / record["picture"]).stat().st_size > 1000
+    assert not (trial.folder / "training").exists()
+    assert list((tmp_path / "tensorboard" / trial.name).glob("events.*"))
+
+
+def test_the_checkpoint_is_the_network_that_was_tested(tmp_path, settings):
+    trial = trial_in(tmp_path, settings)
+    run_trial(trial)
+    record = trial.result()
+    data = load_data(settings.data)
+    network = Backbone("small", classes=2, in_channels=1, ndim=2).build(seed=99)
+    facts = checkpoints.load(network, tmp_path / record["checkpoint"])
+    assert facts["classes"] == list(data.classes)
+    x = torch.stack([data.test[index][0] for index in range(len(data.test))])
+    with torch.no_grad():
+        right = network.eval()(x).argmax(1) == data.test.labels
+    assert right.float().mean().item() == pytest.approx(record["test"]["accuracy"])
+
+
+def test_finished_trials_are_not_repeated(tmp_path, settings):
+    trial = trial_in(tmp_path, settings)
+    run_trial(trial)
+    before = (trial.folder / "result.json").stat().st_mtime_ns
+    run_trial(trial)
+    assert (trial.folder / "result.json").stat().st_mtime_ns == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch; torch.set_num_threads(1)
+from whatwhere.study.data import DataSettings
+from whatwhere.study.settings import StudySettings, parse_variants
+from whatwhere.study.trial import Trial, run_trial
+settings = StudySettings(data=DataSettings(source={source!r}), **{options!r})
+run_trial(Trial(Path({folder!r}), settings, parse_variants(["cbam"])[-1], 0))
+"""
+
+
+def test_a_trial_killed_between_epochs_ends_as_if_it_had_not_been(tmp_path, settings):
+    settings = replace(settings, epochs=12)
+    whole = trial_in(tmp_path / "whole", settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run_trial(whole)
+    torch.set_num_threads(threads)
+    killed = trial_in(tmp_path / "killed", settings)
+    keys = ("variants", "control", "seeds", "epochs", "batch_size")
+    code = KILLED.format(
+        root=str(ROOT),
+        source=settings.data.source,
+        options={key: getattr(settings, key) for key in keys},
+        folder=str(killed.run),
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not list((killed.folder / "training").glob("*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert killed.result() is None, "it finished before it could be killed"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
+    resumed, expected = killed.result(), whole.result()
+    assert resumed["status"] == "finished", resumed["reason"]
+    assert resumed["resumed"] == 1
+    assert [e["train_loss"] for e in resumed["epochs"]] == [
+        e["train_loss"] for e in expected["epochs"]
+    ]
+    weights = [load_file(t.run / t.result()["checkpoint"]) for t in (whole, killed)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_a_torn_training_checkpoint_costs_a_restart_not_the_trial(tmp_path, settings):
+    trial = trial_in(tmp_path, settings)
+    (trial.folder / "training").mkdir(parents=True)
+    (trial.folder / "training" / "epoch=00001.ckpt").write_bytes(b"half a file")
+    run_trial(trial)
+    assert trial.result()["status"] == "finished"
+    assert len(trial.result()["epochs"]) == settings.epochs
+
+
+def test_divergence_is_said_and_not_tried_again(tmp_path, settings):
+    trial = trial_in(tmp_path, replace(settings, learning_rate=1e30))
+    run_trial(trial)
+    record = trial.result()
+    assert record["status"] == "diverged"
+    assert "loss became" in record["reason"]
+    assert "lower --learning-rate may help" in record["reason"]
+    assert trial.done()
+
+
+def test_failures_are_on_record_with_their_trace_and_tried_again(tmp_path, settings):
+    trial = trial_in(tmp_path, settings, variant="cbam:kernel_size=4")
+    run_trial(trial)
+    record = trial.result()
+    assert record["status"] == "failed"
+    assert "kernel_size to be odd" in record["reason"]
+    assert "Traceback" in (trial.folder / "error.txt").read_text()
+    assert not trial.done()
+    json.dumps(record, allow_nan=False)
+
+
+def test_one_seed_means_the_same_shared_weights_and_order(settings):
+    data = load_data(settings.data)
+    backbone = Backbone("small", classes=2, in_channels=1, ndim=2)
+    plain, gated = (
+        build_network(backbone, variant, settings, shape=data.shape, seed=3)
+        for variant in parse_variants(["cbam"])
+    )
+    shared = gated.state_dict()
+    assert all(torch.equal(tensor, shared[name]) for name, tensor in plain.state_dict().items())
+    other = backbone.build(seed=4).state_dict()
+    assert not torch.equal(other["head.weight"], shared["head.weight"])
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = EpochOrder(50, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 2) == order(1, 2)
+    assert {index for _, index in order(1, 2)} == set(range(50))
+    assert [i for _, i in order(1, 2)] != [i for _, i in order(1, 3)]
+    assert [i for _, i in order(1, 2)] != [i for _, i in order(2, 2)]
