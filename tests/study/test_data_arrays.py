@@ -67,11 +67,17 @@ def test_missing_splits_are_cut(tmp_path):
     assert load(again).fingerprint != data.fingerprint
 
 
-def test_fingerprint_sees_a_single_pixel(tmp_path):
-    arrays = {"train_images": images(30, 8, 8), "train_labels": labels(30)}
-    before = load(write(tmp_path, **arrays)).fingerprint
-    arrays["train_images"][4, 3, 2] ^= 1
-    assert load(write(tmp_path, **arrays)).fingerprint != before
+def test_fingerprint_sees_a_single_pixel_and_label(tmp_path):
+    names = [
+        f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("images", "labels")
+    ]
+    arrays = {name: images(9, 8, 8) if "images" in name else labels(9) for name in names}
+    prints = [load(write(tmp_path, **arrays)).fingerprint]
+    arrays["test_images"][4, 3, 2] ^= 1
+    prints.append(load(write(tmp_path, **arrays)).fingerprint)
+    arrays["val_labels"][4] = 0
+    prints.append(load(write(tmp_path, **arrays)).fingerprint)
+    assert len(set(prints)) == 3
 
 
 def test_labels_need_not_start_at_zero(tmp_path):

@@ -76,6 +76,12 @@ def test_missing_splits_are_cut_from_train():
     assert all((source.labels[p.rows] == p.labels).all() for p in done.values())
 
 
+def test_every_class_is_in_every_cut_however_small():
+    done = complete({"train": part([3, 3, 3])}, DataSettings(), ["a", "b", "c"])
+    assert sorted(done) == ["test", "train", "val"]
+    assert all(sorted(each.labels) == [0, 1, 2] for each in done.values())
+
+
 def test_a_lone_val_becomes_the_test():
     val = part([7, 3])
     done = complete({"train": part([80, 20]), "val": val}, DataSettings(), ["a", "b"])

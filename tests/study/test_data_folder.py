@@ -145,6 +145,8 @@ def test_a_class_of_broken_files(textures):
 
 def test_folders_too_large_for_memory_are_decoded_when_used(textures, monkeypatch):
     write(textures.parent / "more", 20, colour=True)
+    for path in sorted((textures.parent / "more" / "brick").iterdir()):
+        Image.open(path).convert("L").save(path)
     for root in (textures, textures.parent / "more"):
         kept = load(settings(root))
         with monkeypatch.context() as patch:
