@@ -1,1 +1,1 @@
-"""The study: training with and without gates, and the answer whether they help."""
+"""The study: train networks with and without gates, and report whether the gates help."""
