@@ -70,7 +70,6 @@ def compare(
 
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
-    from whatwhere.study.compare import compare as run_study
     from whatwhere.study.data import DataSettings
     from whatwhere.study.settings import StudySettings, default_variants
 
@@ -98,6 +97,8 @@ def compare(
         pretrained=pretrained,
         fast=fast,
     )
+    from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
+
     name = Path(data).stem.replace(":", "-") + ("-fast" if fast else "")
     run_study(
         settings,

@@ -123,6 +123,17 @@ def test_hits_count_peaks_within_two_pixels_of_the_mask():
     assert found.hits.chance == pytest.approx(25 / 144)
 
 
+def test_every_sample_is_held_against_its_own_mask():
+    masks = torch.zeros(3, 12, 12, dtype=torch.bool)
+    places = [(1, 1), (6, 6), (10, 10)]
+    for mask, place in zip(masks, places, strict=True):
+        mask[place] = True
+    truth = SimpleNamespace(where=masks, when=None)
+    right = diagnose(Planted(peak_at(places, (12, 12))), numbered(3, 12, 12), truth=truth)
+    wrong = diagnose(Planted(peak_at(places[::-1], (12, 12))), numbered(3, 12, 12), truth=truth)
+    assert (right[0].hits.rate, wrong[0].hits.rate) == (1.0, pytest.approx(1 / 3))
+
+
 def test_a_flat_map_does_not_hit_a_mask_at_the_origin():
     masks = torch.ones(2, 6, 6, dtype=torch.bool)
     truth = SimpleNamespace(where=masks, when=None)

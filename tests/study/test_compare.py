@@ -29,6 +29,19 @@ def run(*args, expect=0):
     return done.stderr
 
 
+def workers_of(pid):
+    """The study's processes that run trials, read from Linux's process table."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
 def records(out):
     return {p.parent.name: p for p in (out / "trials").glob("*/result.json")}
 
@@ -38,12 +51,7 @@ def finished(pictures, tmp_path_factory):
     """A study that was killed while it ran, and then run again to its end."""
     out = tmp_path_factory.mktemp("runs") / "killed"
     options = ("--seeds", "2", "--epochs", "25")
-    process = subprocess.Popen(
-        command(pictures, out, *options),
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = subprocess.Popen(command(pictures, out, *options), cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not records(out) or not list(out.glob("trials/*/training/*.ckpt")):
         assert time.monotonic() < deadline, "no trial finished while another ran"
@@ -73,7 +81,7 @@ def test_nothing_is_lost_and_nothing_repeated(finished):
 def test_the_study_says_what_it_found(finished):
     out, _, text = finished
     results = read_json(out / "results.json")
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert len(rows) == 6
     for row, trial in zip(rows, results["trials"], strict=True):
         assert float(row["test_accuracy"]) == pytest.approx(trial["test"]["accuracy"])
@@ -121,13 +129,7 @@ def test_a_killed_worker_costs_no_trial(pictures, tmp_path):
     while not list(out.glob("trials/*/training/*.ckpt")):
         assert time.monotonic() < deadline, "no trial began"
         time.sleep(0.01)
-    busy = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    os.kill(int(busy.stdout.split()[-1]), signal.SIGKILL)
+    os.kill(workers_of(process.pid)[-1], signal.SIGKILL)
     _, text = process.communicate(timeout=600)
     assert process.returncode == 0, text[-3000:]
     assert "a worker process died" in text

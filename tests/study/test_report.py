@@ -117,7 +117,7 @@ def test_hostile_names_stay_text(tmp_path):
         variant["description"] = hostile
     for entry in results["variants"] + results["trials"]:
         key = "name" if "name" in entry else "variant"
-        entry[key] = hostile + "$^" if entry[key] == "cbam" else entry[key]
+        entry[key] = hostile + r"$\frac^$" if entry[key] == "cbam" else entry[key]
     fail(results, "se", 0, reason=hostile)
     page = page_of(tmp_path, results)
     assert "script" not in page.tags

@@ -43,6 +43,18 @@ def test_a_control_that_is_as_good_takes_the_credit():
     assert found.sentences[0].endswith(": not worth it.")
 
 
+def test_of_several_controls_the_hardest_to_beat_counts():
+    results = build_results(variants=("plain", "cbam", "wider", "se"))
+    results["variants"][3]["role"] = "control"
+    for name, values in {"cbam": [92.0, 93.1, 93.9], "wider": PLAIN, "plain": PLAIN}.items():
+        set_accuracies(results, name, values)
+    set_accuracies(results, "se", [92.2, 93.1, 94.0])
+    found = verdict(results)
+    assert "the control se does as well" in found.sentences[0]
+    results["variants"].reverse()
+    assert verdict(results).sentences[0] == found.sentences[0]
+
+
 @pytest.mark.parametrize("control", ["none", "failed"])
 def test_without_a_control_no_credit_goes_to_attention(control):
     results = judged([92.0, 93.1, 93.9], wider=None if control == "none" else PLAIN)

@@ -57,11 +57,14 @@ class Backbone:
                 ) from error
 
     def widens(self) -> bool:
-        """Whether the network can be built wider, as the capacity control needs."""
+        """Whether the network can be built wider, as the capacity control needs.
+
+        Raises:
+            BackboneError: it can't be built at all.
+        """
+        plain = self.parameters_at(1.0)
         try:
-            with torch.device("meta"):
-                wide = parameters(self._without_weights().build(seed=0, width=2.0))
-                return wide > parameters(self._without_weights().build(seed=0))
+            return self.parameters_at(2.0) > plain
         except BackboneError:
             return False
 

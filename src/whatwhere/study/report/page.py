@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def write_report(run: Path) -> Path:
     target = run / "report.html"
     part = run / ".report.html.part"
     part.write_text(page, encoding="utf-8")
-    os.replace(part, target)  # noqa: PTH105  (the name says that it is atomic)
+    part.replace(target)
     return target
 
 
