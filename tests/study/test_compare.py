@@ -51,7 +51,9 @@ def finished(pictures, tmp_path_factory):
     """A study that was killed while it ran, and then run again to its end."""
     out = tmp_path_factory.mktemp("runs") / "killed"
     options = ("--seeds", "2", "--epochs", "25")
-    process = subprocess.Popen(command(pictures, out, *options), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(pictures, out, *options), cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while not records(out) or not list(out.glob("trials/*/training/*.ckpt")):
         assert time.monotonic() < deadline, "no trial finished while another ran"

@@ -211,7 +211,7 @@ def _results(
         "trials": [trial.result() for trial in trials],
     }
     results["comparisons"] = [each.as_dict() for each in compare_variants(results)]
-    results["verdict"] = verdict(results).headline
+    results["verdict"] = str(verdict(results))
     return results
 
 
