@@ -44,8 +44,11 @@ def test_training_memory_counts_what_is_saved_once_and_leaves_the_model_alone():
 def test_latencies_are_relative_to_the_first_network():
     x = torch.randn(2, 4, 16, 16)
     slow = nn.Sequential(*[nn.Conv2d(4, 4, 3, padding=1) for _ in range(30)])
-    measured = cost.latencies({"one": slow[0], "thirty": slow}, x, rounds=5)
-    assert measured["one"].ratio.median == pytest.approx(1)
-    assert measured["thirty"].ratio.low <= measured["thirty"].ratio.median
-    assert measured["thirty"].milliseconds.median > 0
+    measured = cost.latencies({"one": slow[0], "thirty": slow}, x, seconds=0)
+    one, thirty = measured["one"], measured["thirty"]
+    assert one.ratios == (1.0,) * cost.LEAST_ROUNDS
+    for milliseconds, base, ratio in zip(
+        thirty.milliseconds, one.milliseconds, thirty.ratios, strict=True
+    ):
+        assert ratio == pytest.approx(milliseconds / base)
     assert slow.training

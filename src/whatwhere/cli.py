@@ -45,7 +45,7 @@ def compare(
         str, typer.Option(help="widen the plain network to equal: parameters, latency, none")
     ] = "parameters",
     seeds: Annotated[int | None, typer.Option(help="how many; 3 if not given")] = None,
-    epochs: Annotated[int | None, typer.Option(help="8 if not given")] = None,
+    epochs: Annotated[int | None, typer.Option(help="6 if not given")] = None,
     batch_size: Annotated[int, typer.Option()] = 64,
     learning_rate: Annotated[float, typer.Option()] = 3e-3,
     weight_decay: Annotated[float, typer.Option()] = 0.05,
@@ -63,7 +63,7 @@ def compare(
         int | None, typer.Option(help="worker processes; as many as pay if not given")
     ] = None,
     fast: Annotated[
-        bool, typer.Option(help="a first look in about a minute: little data, 2 seeds, 3 epochs")
+        bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
 ) -> None:
     """Train with and without attention, and report whether it helps and what it costs.
@@ -73,7 +73,7 @@ def compare(
     from whatwhere.study.data import DataSettings
     from whatwhere.study.settings import StudySettings, default_variants
 
-    small: dict[str, Any] = {"seeds": 2, "epochs": 3, "max_train": 1000} if fast else {}
+    small: dict[str, Any] = {"seeds": 2, "epochs": 4, "max_train": 1500} if fast else {}
     chosen = default_variants(data) if variants is None else tuple(variants.split(","))
     settings = StudySettings(
         data=DataSettings(
@@ -88,7 +88,7 @@ def compare(
         variants=chosen,
         control=control,  # type: ignore[arg-type]  # checked by StudySettings
         seeds=small.get("seeds", 3) if seeds is None else seeds,
-        epochs=small.get("epochs", 8) if epochs is None else epochs,
+        epochs=small.get("epochs", 6) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,

@@ -1,6 +1,5 @@
 """What a network costs: parameters, multiply-accumulates, measured latency, training memory."""
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,22 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from whatwhere.evaluation import evaluating
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Median of repeated measurements with their 20th and 80th percentiles."""
-
-    median: float
-    low: float
-    high: float
+LEAST_ROUNDS = 7
+MOST_ROUNDS = 200
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one forward pass, and their ratio to the first network of the comparison."""
+    """Of each round: milliseconds of a forward pass, and their ratio to the first network's."""
 
-    milliseconds: Spread
-    ratio: Spread
+    milliseconds: tuple[float, ...]
+    ratios: tuple[float, ...]
 
 
 def parameters(model: nn.Module) -> int:
@@ -80,29 +73,32 @@ def training_memory(model: nn.Module, x: Tensor) -> int:
 
 
 def latencies(
-    models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 15, warmup: int = 3
+    models: Mapping[str, nn.Module], x: Tensor, *, seconds: float = 10.0
 ) -> dict[str, Latency]:
-    """Time one forward pass of each network, interleaved round by round.
+    """Time one forward pass of each network, interleaved round by round, for so many seconds.
 
-    Only the ratios to the first network mean much on a machine that does other work: they are
-    taken within a round, every second round runs in the opposite order, and the median stands.
+    Only ratios to the first network mean much on a machine that does other work: they are taken
+    within a round, and every second round runs in the opposite order. There are at least
+    ``LEAST_ROUNDS`` rounds and at most ``MOST_ROUNDS``, after two that don't count.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
+    started = perf_counter()
     with torch.inference_mode():
-        for index in range(warmup + rounds):
+        for index in range(2 + MOST_ROUNDS):
+            if index >= 2 + LEAST_ROUNDS and perf_counter() - started > seconds:
+                break
             order = list(models) if index % 2 == 0 else list(models)[::-1]
             for name in order:
                 with evaluating(models[name]):
-                    seconds = _time(models[name], x)
-                if index >= warmup:
-                    times[name].append(seconds)
-    first = times[next(iter(models))]
+                    times[name].append(_time(models[name], x))
+    counted = {name: every[2:] for name, every in times.items()}
+    first = counted[next(iter(models))]
     return {
         name: Latency(
-            _spread([1000 * second for second in seconds]),
-            _spread([ours / base for ours, base in zip(seconds, first, strict=True)]),
+            tuple(1000 * second for second in every),
+            tuple(ours / base for ours, base in zip(every, first, strict=True)),
         )
-        for name, seconds in times.items()
+        for name, every in counted.items()
     }
 
 
@@ -112,10 +108,3 @@ def _time(model: nn.Module, x: Tensor) -> float:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return perf_counter() - start
-
-
-def _spread(values: list[float]) -> Spread:
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    low, *_, high = statistics.quantiles(values, n=5)
-    return Spread(statistics.median(values), low, high)

@@ -43,7 +43,7 @@ def test_every_construction_gives_the_same(embedded, source):
 
 def test_sizes(embedded):
     digits, clips = embedded["digits"], embedded["clips"]
-    assert (digits.shape, digits.ndim) == ((1, 40, 40), 2)
+    assert (digits.shape, digits.ndim) == ((1, 48, 48), 2)
     assert (clips.shape, clips.ndim) == ((1, 12, 24, 24), 3)
     assert [len(s) for s in (digits.train, digits.val, digits.test)] == [3500, 500, 1000]
     assert [len(s) for s in (clips.train, clips.val, clips.test)] == [2000, 400, 800]

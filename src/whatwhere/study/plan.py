@@ -1,10 +1,11 @@
 """Before training: the capacity control's width, and what each variant costs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 import torch
+from scipy.stats import quantile_test
 from torch import nn
 
 from whatwhere import cost
@@ -80,13 +81,13 @@ def _width_for_latency(
     plain = {"plain": backbone.build(seed=0).to(x.device)}
     networks = {v.name: build(backbone, v, settings, study_data).to(x.device) for v in gated}
     measured = cost.latencies({**plain, **networks}, x)
-    target = max(measured[name].ratio.median for name in networks)
+    target = max(median(measured[name].ratios) for name in networks)
     for width in LATENCY_WIDTHS[1:]:
         try:
             wide = {"wide": backbone.build(seed=0, width=width).to(x.device)}
         except BackboneError:
             continue
-        if cost.latencies({**plain, **wide}, x)["wide"].ratio.median >= target:
+        if median(cost.latencies({**plain, **wide}, x, seconds=3)["wide"].ratios) >= target:
             return width
     return LATENCY_WIDTHS[-1]
 
@@ -123,12 +124,18 @@ def measure(
                 "sites": len(attached(network)),
                 "parameters": cost.parameters(network),
                 "macs": cost.macs(network, x[:1]),
-                "latency_ms": asdict(times[variant.name].milliseconds),
-                "latency_ratio": asdict(times[variant.name].ratio),
+                "latency_ms": _median(times[variant.name].milliseconds),
+                "latency_ratio": _median(times[variant.name].ratios),
                 "training_memory_mb": cost.training_memory(network, x) / 2**20,
             }
         )
     return rows
+
+
+def _median(values: Sequence[float]) -> dict[str, float]:
+    """The median with its 95% interval, which more rounds make narrower."""
+    interval = quantile_test(values, p=0.5).confidence_interval(confidence_level=0.95)
+    return {"median": median(values), "low": float(interval.low), "high": float(interval.high)}
 
 
 def _describe(variant: Variant, network: nn.Module) -> str:

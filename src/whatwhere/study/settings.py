@@ -61,7 +61,7 @@ class StudySettings:
     variants: tuple[str, ...] = (BASELINE, "se", "cbam")
     control: Control = "parameters"
     seeds: int = 3
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05

@@ -17,7 +17,7 @@ from whatwhere.study.data.canvas import (
 )
 from whatwhere.study.data.splitting import SplitName
 
-SIZE = 40
+SIZE = 48
 SIDES = (14, 18)  # of a digit, in pixels, both included
 PIECES_PER_PIXEL = 8 / 40**2
 
