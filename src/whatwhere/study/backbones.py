@@ -115,18 +115,27 @@ def _from_timm(backbone: Backbone, model: str, width: float) -> nn.Module:
 
     if backbone.ndim != 2:
         raise ValueError("the models of timm take images, (N, C, H, W)")
-    options: dict[str, Any] = {}
-    if width != 1.0:
-        # timm's ResNets take their stages' channels; other families refuse the argument.
-        options["channels"] = tuple(round(c * width) for c in (64, 128, 256, 512))
-    network: nn.Module = timm.create_model(
-        model,
-        pretrained=backbone.pretrained,
-        num_classes=backbone.classes,
-        in_chans=backbone.in_channels,
-        **options,
+    options: dict[str, Any] = {
+        "num_classes": backbone.classes,
+        "in_chans": backbone.in_channels,
+    }
+    if width == 1.0:
+        network: nn.Module = timm.create_model(model, pretrained=backbone.pretrained, **options)
+        return network
+    # timm's ResNets take the channels of their stages; other families refuse the argument.
+    with torch.device("meta"):
+        plain: Any = timm.create_model(model, **options)
+    if not isinstance(plain, timm.models.ResNet):
+        raise ValueError(f"timm's {type(plain).__name__} takes no channels to widen by")
+    stages = [
+        info["num_chs"] // getattr(plain, info["module"])[0].expansion
+        for info in plain.feature_info
+        if info["module"].startswith("layer")
+    ]
+    wide: nn.Module = timm.create_model(
+        model, channels=tuple(round(channels * width) for channels in stages), **options
     )
-    return network
+    return wide
 
 
 def _from_torchvision(backbone: Backbone, model: str, width: float) -> nn.Module:

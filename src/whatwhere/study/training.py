@@ -1,6 +1,7 @@
 """Training of one network by Lightning: the module, the data's order, and the epoch's record."""
 
 import math
+import os
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -70,12 +71,21 @@ def training_loader(split: Split, settings: StudySettings, *, seed: int) -> Data
         batch_size=settings.batch_size,
         sampler=EpochOrder(len(split), seed=seed),
         drop_last=len(split) > settings.batch_size,
+        num_workers=_loader_processes(),
     )
 
 
 def evaluation_loader(split: Split, settings: StudySettings) -> DataLoader[Any]:
     """The samples as they are, in order."""
-    return DataLoader(split, batch_size=2 * settings.batch_size)
+    return DataLoader(split, batch_size=2 * settings.batch_size, num_workers=_loader_processes())
+
+
+def _loader_processes() -> int:
+    # On a CPU the trials themselves use every core; beside a GPU the cores are free to decode.
+    if not torch.cuda.is_available():
+        return 0
+    cores = os.cpu_count()
+    return 0 if cores is None else min(8, cores // torch.cuda.device_count())
 
 
 class Classifier(lightning.LightningModule):
