@@ -14,6 +14,7 @@ def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
 
     Gates that a ``Par`` joins by their logits are no gates of their own: the ``Par`` is.
 
+    >>> import torch
     >>> from whatwhere import CBAM
     >>> list(gates_in(CBAM(8))), list(gates_in(CBAM(8, order="channel+spatial")))
     (['gates.channel', 'gates.spatial'], ['gates'])
