@@ -14,7 +14,6 @@ def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
 
     Gates that a ``Par`` joins by their logits are no gates of their own: the ``Par`` is.
 
-    >>> import torch
     >>> from whatwhere import CBAM
     >>> list(gates_in(CBAM(8))), list(gates_in(CBAM(8, order="channel+spatial")))
     (['gates.channel', 'gates.spatial'], ['gates'])
@@ -36,6 +35,7 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     Tensors are detached. On leaving, also by an exception, the hooks are gone and the model is as
     it was.
 
+    >>> import torch
     >>> from whatwhere import CBAM
     >>> cbam = CBAM(8, start="identity")
     >>> with record(cbam) as recorded:
