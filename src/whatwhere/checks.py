@@ -39,12 +39,18 @@ def check_odd(owner: str, name: str, values: Sequence[int]) -> None:
 
 def check_feature_map(owner: str, x: Tensor, ranks: Sequence[int]) -> None:
     """Refuse tensors that are not floating-point feature maps of one of the ranks."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{owner}: expected x to be a tensor, got {type(x).__name__}")
     if x.ndim not in ranks:
         layouts = {3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, T, H, W)"}
         expected = " or ".join(layouts[rank] for rank in ranks)
         raise ValueError(f"{owner}: expected x of shape {expected}, got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"{owner}: expected x of a floating-point dtype, got {x.dtype}")
+    if 0 in x.shape[1:]:
+        raise ValueError(
+            f"{owner}: expected at least one element on every axis but N, got {tuple(x.shape)}"
+        )
 
 
 def check_axis_size(owner: str, x: Tensor, axis: int, name: str, size: int) -> None:

@@ -105,6 +105,6 @@ def latencies(
 def _time(model: nn.Module, x: Tensor) -> float:
     start = perf_counter()
     model(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)
     return perf_counter() - start

@@ -79,10 +79,50 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         describe(tmp_path / "foreign.safetensors")
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(tmp_path):
+    model = network()
+    attend(model, "se")
+    save(model, tmp_path / "model.safetensors")
+    other = SmallResNet(9, channels=(8, 16), blocks=(1, 1))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    message = r"head.weight is \(4, 16\) in the file and \(9, 16\) in the network"
+    with pytest.raises(ValueError, match=message):
+        load(other, tmp_path / "model.safetensors")
+    assert list(other.state_dict()) == list(before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
+
+
+def test_options_come_back_as_they_were(tmp_path):
+    model = network()
+    attend(model, "cbam", kernel_size=(3, 5))
+    save(model, tmp_path / "model.safetensors")
+    other = network()
+    load(other, tmp_path / "model.safetensors")
+    assert attached(other) == attached(model)
+
+
+def test_wrapped_networks_are_saved_under_their_own_names(tmp_path):
+    model = network()
+    attend(model, "se")
+    save(torch.compile(model, backend="eager"), tmp_path / "model.safetensors")
+    load(network(), tmp_path / "model.safetensors")
+
+
+def test_tied_weights_are_saved_once_and_loaded(tmp_path):
+    def tied():
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        return model
+
+    model, other = tied(), tied()
+    save(model, tmp_path / "tied.safetensors")
+    load(other, tmp_path / "tied.safetensors")
+    assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_a_later_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("whatwhere.checkpoints.files.FORMAT", "2")
     save(network(), tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="does not fit SmallResNet"):
-        load(
-            SmallResNet(9, in_channels=3, channels=(8, 16), blocks=(1, 1)),
-            tmp_path / "model.safetensors",
-        )
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"of format 1 at .*, got '2'"):
+        load(network(), tmp_path / "model.safetensors")

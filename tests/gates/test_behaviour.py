@@ -150,9 +150,16 @@ def test_a_batch_norm_gate_trains_on_one_sample():
     gate(torch.randn(1, 8, 4, 4)).sum().backward()
 
 
-def test_float64_input_is_not_rounded_to_float32_parameters():
-    with pytest.raises(RuntimeError):
-        ChannelAttention(8)(torch.randn(1, 8, 3, 3, dtype=torch.float64))
+def test_gates_run_on_meta_tensors(gate_and_shape):
+    gate, shape = gate_and_shape
+    assert gate.to("meta")(torch.empty(shape, device="meta")).shape == shape
+
+
+def test_large_half_precision_values_do_not_overflow_inside_the_gate():
+    gate = CBAM(512, start="identity").half()
+    gate.gates.channel.mix.reduce.weight.data.fill_(1.0)
+    x = torch.full((1, 512, 2, 2), 60_000.0, dtype=torch.float16)
+    assert torch.equal(gate(x), x)
 
 
 def test_frames_as_channels_are_gated_by_channel_attention():
@@ -209,6 +216,29 @@ BAD = [
         r"4 frames on axis 2 of x, got 5",
     ),
     (lambda: SpatialAttention()(torch.zeros(2, 0, 3, 3)), r"at least one element"),
+    (lambda: SpatialAttention()(torch.zeros(2, 8, 0, 3)), r"every axis but N, got \(2, 8, 0, 3\)"),
+    (lambda: TemporalAttention()(torch.zeros(0, 8, 0)), r"every axis but N"),
+    (lambda: ChannelAttention(8)([1.0]), r"expected x to be a tensor, got list"),
+    (
+        lambda: ChannelAttention(8)(torch.zeros(1, 8, 3, dtype=torch.float64)),
+        r"parameters' dtype torch.float32, .* got torch.float64",
+    ),
+    (lambda: SpatialAttention(kernel_size=7.0), r">= 1, got 7.0"),
+    (lambda: CBAM(8, order=5), r"order as in 'channel-spatial', got 5"),
+    (lambda: Seq(gate=ChannelAttention(8)), r"names that modules don't use, got 'gate'"),
+    (
+        lambda: Gate(keep="S", statistics=["mean"], mix=DenseMix(4, hidden=1)),
+        r'expected keep="C" with a DenseMix of axis 1',
+    ),
+    (
+        lambda: Gate(keep="T", statistics=["mean"], mix=PositionConv(1, ndim=2, kernel_size=3)),
+        r'"T" with ndim=1, with a PositionConv, got keep=\'T\' with ndim=2',
+    ),
+    (
+        lambda: Gate(keep="S", statistics=["mean"], mix=PositionConv(2, ndim=2, kernel_size=3)),
+        r"expected 2 statistics, the convolution's input channels, got 1",
+    ),
+    (lambda: SpatialAttention(ndim=1)(torch.zeros(1, 2, 3, 3, 3)), r"\(N, C, L\), got"),
 ]
 
 

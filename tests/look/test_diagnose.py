@@ -200,3 +200,17 @@ def test_errors_say_what_came():
     flat = SimpleNamespace(where=torch.ones(2, 5, dtype=torch.bool), when=None)
     with pytest.raises(ValueError, match=r"2 position axes of the gate, got masks"):
         diagnose(model, [torch.randn(2, 4, 5, 5)], truth=flat)
+
+
+def test_compiled_networks_are_seen_too():
+    torch._dynamo.reset()
+    model = CBAM(8, start="identity").eval()
+    compiled = torch.compile(model, backend="eager")
+    x = torch.randn(2, 8, 5, 5)
+    compiled(x)
+    assert [record.kind for record in diagnose(compiled, [x])] == ["what", "where"]
+
+
+def test_a_network_without_gates_is_refused():
+    with pytest.raises(ValueError, match="one with 0 gates"):
+        diagnose(torch.nn.Conv2d(1, 1, 1), [torch.randn(1, 1, 3, 3)])

@@ -210,6 +210,84 @@ def test_bad_options_leave_the_network_as_it_was():
     assert list(model.state_dict()) == keys
 
 
+def test_gates_are_found_under_whatever_name_their_network_has():
+    model = gated()
+    wrapped = nn.Sequential(model, nn.ReLU())
+    assert attached(wrapped)[0].site == "0.stages.0.0.bn2"
+    assert attached(model.stages)[0].site == "0.0.bn2"
+    assert len(detach(wrapped)) == 3
+    assert attached(model) == ()
+
+
+def test_gates_without_hooks_can_still_be_taken_out():
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(gated())
+    with pytest.raises(RuntimeError, match="convert first, then attend"):
+        attached(model)
+    assert len(detach(model)) == 3
+    assert not any(".attention." in key for key in model.state_dict())
+
+
+class RunsItsChildren(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        for child in self.children():
+            x = child(x)
+        return x + 1
+
+
+def test_a_site_that_would_run_its_gate_twice_is_refused():
+    model = nn.Sequential(RunsItsChildren(), nn.ReLU())
+    keys = list(model.state_dict())
+    with pytest.raises(ValueError, match=r"run once with it, got 2 times in 1 runs"):
+        attend(model, "se", where="0")
+    assert list(model.state_dict()) == keys
+
+
+def test_gates_that_can_not_run_at_their_site_are_refused():
+    model = torchvision.models.video.r3d_18()
+    x = torch.randn(1, 3, 8, 16, 16)
+    with pytest.raises(ValueError, match="expected 8 frames on axis 2 of x, got 4"):
+        attend(model, "cbam", order="channel-temporal", frames=8, start="paper", example=x)
+    assert attached(model) == ()
+    attend(model, "cbam", order="channel-temporal", frames="site", start="paper", example=x)
+    assert model.eval()(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attend("resnet18"), r"a torch.nn.Module, got str"),
+        (lambda: attend(small(), example=(X,)), r"example to be a tensor, got tuple"),
+        (lambda: attend(small(), where=None), r'"blocks" or names, got None'),
+        (lambda: attend(small(), where=[1]), r"names of modules, got \[1\]"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_half_precision_networks_get_half_precision_gates():
+    model = small().bfloat16().eval()
+    before = model(X.bfloat16())
+    attend(model, "cbam")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert torch.equal(model(X.bfloat16()), before)
+
+
+def test_reattaching_is_all_or_nothing():
+    descriptions = attached(gated())
+    model = small()
+    model.stages[1][1].bn2.attention = nn.Identity()
+    with pytest.raises(ValueError, match=r"\['stages.1.1.bn2'\] without an attribute"):
+        reattach(model, descriptions)
+    assert isinstance(model.stages[1][1].bn2.attention, nn.Identity)
+    assert attached(model) == ()
+
+
 def test_reattaching_to_another_network_is_refused():
     descriptions = attached(gated())
     with pytest.raises(ValueError, match=r"to have the modules \['stages.0.0.bn2'"):

@@ -101,6 +101,74 @@ def test_networks_that_look_at_values_are_run_on_zeros():
     assert [site.name for site in block_sites(NeedsValues()).sites] == ["again"]
 
 
+class Awkward(nn.Module):
+    """One module under two names, a cache, a counter and a dtype-strict forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.branch = nn.Conv2d(4, 4, 3, padding=1)
+        self.alias = self.branch
+        self.cache = None
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, x):
+        assert x.dtype == self.conv.weight.dtype
+        self.runs += 1
+        x = self.conv(x)
+        if self.cache is None:
+            self.cache = torch.ones(x.shape[2:], device=x.device, dtype=x.dtype)
+        return x + self.branch(x * self.cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("where", ["blocks", "alias"])
+def test_aliases_caches_and_counters_are_left_alone(dtype, where):
+    model = Awkward().to(dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    example = torch.zeros(1, 1, 8, 8)
+    survey = (
+        block_sites(model, example) if where == "blocks" else named_sites(model, [where], example)
+    )
+    assert [site.name for site in survey.sites] == ["branch"]
+    assert model.cache is None
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    model(example.to(dtype))
+
+
+def test_one_network_under_two_names_keeps_its_weights():
+    model = nn.Module()
+    model.first = model.second = torchvision.models.resnet18()
+    model.forward = model.first.forward
+    assert len(block_sites(model).sites) == 8
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_the_channels_come_from_the_first_convolution_not_from_a_record():
+    model = timm.create_model("resnet18", in_chans=1)
+    assert len(block_sites(model).sites) == 8
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.mix = nn.Conv1d(4, 4, 1)
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        return tokens + self.linear(self.mix(tokens.transpose(1, 2)).transpose(1, 2))
+
+
+def test_axes_that_are_not_channels_are_no_sites():
+    survey = block_sites(Tokens(), torch.zeros(1, 1, 5, 5))
+    assert survey.sites == ()
+    assert [each.reason for each in survey.skipped] == [
+        "axis 1 of (1, 25, 4) is not the 4 channels convolved before"
+    ]
+
+
 def test_looking_changes_nothing():
     model = torchvision.models.resnet18()
     model.layer1.eval()

@@ -54,6 +54,10 @@ class Mix(nn.Module):
         """Logits that broadcast against x."""
         raise NotImplementedError
 
+    def check_gate(self, owner: str, keep: Keep, statistics: Sequence[Statistic]) -> None:
+        """Refuse a gate this mix was not built for."""
+        raise NotImplementedError
+
     def check(self, owner: str, x: Tensor) -> None:
         """Refuse an x this mix was not built for."""
         raise NotImplementedError
@@ -75,8 +79,8 @@ class Gate(nn.Module):
         start: "paper" leaves the parameters as the mix made them. "identity" makes y = x exactly
             until the first optimiser step: logits 0 under the activation 2σ, since 2σ(0) = 1.
 
-    Under autocast the descriptors and the mix stay in the parameters' dtype, since they are tiny
-    and pooled sums lose most in half precision; g is cast to the dtype of x.
+    Descriptors and mix are computed in float32 at least, under autocast and with half-precision
+    parameters too, since they are tiny and lose most there; g is cast to the dtype of x.
 
     >>> from whatwhere.gates.mixes import DenseMix
     >>> squeeze_excite = Gate(keep="C", statistics=["mean"], mix=DenseMix(8, hidden=2, bias=True))
@@ -97,6 +101,7 @@ class Gate(nn.Module):
         check_choice(owner, "keep", keep, tuple(KINDS))
         check_distinct(owner, "statistics", statistics, STATISTICS)
         check_choice(owner, "start", start, STARTS)
+        mix.check_gate(owner, keep, statistics)
         super().__init__()
         self.keep = keep
         self.statistics: tuple[Statistic, ...] = tuple(statistics)
@@ -244,6 +249,8 @@ def _check_gates(owner: str, gates: dict[str, nn.Module]) -> None:
     if not gates:
         raise ValueError(f"{owner}: expected at least one gate, got none")
     for name, gate in gates.items():
+        if hasattr(Seq, name) or hasattr(Par, name):
+            raise ValueError(f"{owner}: expected names that modules don't use, got {name!r}")
         if not callable(getattr(gate, "gate", None)):
             raise ValueError(f"{owner}: expected gates, with a method gate(x), got {name}={gate!r}")
 
@@ -259,6 +266,6 @@ def _identity_activation(owner: str, activation: ActivationName) -> ActivationNa
 
 def _without_autocast(x: Tensor) -> torch.autocast | nullcontext[None]:
     # Entered only where autocast is on: an idle context would still be a node in exported graphs.
-    if torch.is_autocast_enabled(x.device.type):
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()

@@ -138,6 +138,8 @@ class CBAM(nn.Module):
 
 
 def _parse_order(order: str) -> tuple[bool, list[str]]:
+    if not isinstance(order, str):
+        raise ValueError(f"CBAM: expected order as in 'channel-spatial', got {order!r}")
     parallel = "+" in order
     if parallel and "-" in order:
         raise ValueError(f'CBAM: expected order with "-" or "+", not both, got {order!r}')

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatwhere.checks import check_axis_size, check_feature_map, check_odd, check_positive
-from whatwhere.gates.algebra import Mix
+from whatwhere.gates.algebra import Keep, Mix
+from whatwhere.ops import Statistic, accumulation_dtype
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
@@ -37,16 +39,28 @@ class DenseMix(Mix):
         self.reduce = nn.Linear(size, hidden, bias=bias)
         self.expand = nn.Linear(hidden, size, bias=bias)
 
+    def check_gate(self, owner: str, keep: Keep, statistics: Sequence[Statistic]) -> None:
+        """Refuse a gate that keeps another axis."""
+        expected = "C" if self.axis == 1 else "T"
+        if keep != expected:
+            raise ValueError(
+                f'{owner}: expected keep="{expected}" with a DenseMix of axis {self.axis}, '
+                f"got {keep=}"
+            )
+
     def check(self, owner: str, x: Tensor) -> None:
-        """Refuse an x whose kept axis has another length."""
+        """Refuse an x of another dtype, or whose kept axis has another length."""
+        _check_dtype(owner, x, self.reduce.weight)
         name = "channels" if self.axis == 1 else "frames"
         check_axis_size(owner, x, self.axis, name, self.reduce.in_features)
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         """Descriptors (N, C, 1, ...) or (N, 1, T, ...) to logits of the same shape."""
-        rows = [_as_parameter(descriptor, self.reduce).flatten(1) for descriptor in descriptors]
-        logits = torch.stack([self.expand(F.relu(self.reduce(row))) for row in rows]).sum(0)
-        return logits.reshape(descriptors[0].shape)
+        w0, b0 = _promoted(self.reduce)
+        w1, b1 = _promoted(self.expand)
+        rows = [descriptor.flatten(1) for descriptor in descriptors]
+        logits = [F.linear(F.relu(F.linear(row, w0, b0)), w1, b1) for row in rows]
+        return torch.stack(logits).sum(0).reshape(descriptors[0].shape)
 
     def zero_logits(self) -> None:
         """Zero W1 and b1: the hidden layer still gives W1 a gradient."""
@@ -78,7 +92,7 @@ class PositionConv(Mix):
         bias: bool = False,
         norm_momentum: float | None = None,
     ) -> None:
-        sizes = (kernel_size,) * ndim if isinstance(kernel_size, int) else tuple(kernel_size)
+        sizes = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size,) * ndim
         check_odd("PositionConv", "kernel_size", sizes)
         if len(sizes) != ndim:
             raise ValueError(
@@ -86,24 +100,41 @@ class PositionConv(Mix):
             )
         super().__init__()
         self.ndim = ndim
+        self.any_rank = False
         convolution: Any = CONVOLUTIONS[ndim]
         padding = tuple(size // 2 for size in sizes)
         self.conv = convolution(descriptors, 1, sizes, padding=padding, bias=bias)
         self.norm = None if norm_momentum is None else BATCH_NORMS[ndim](1, momentum=norm_momentum)
 
+    def check_gate(self, owner: str, keep: Keep, statistics: Sequence[Statistic]) -> None:
+        """Refuse a gate over channels, over frames unless 1-D, and of other statistics."""
+        if keep == "C" or (keep == "T" and self.ndim != 1):
+            raise ValueError(
+                f'{owner}: expected keep="S", or "T" with ndim=1, with a PositionConv, got {keep=} '
+                f"with ndim={self.ndim}"
+            )
+        if len(statistics) != self.conv.in_channels:
+            raise ValueError(
+                f"{owner}: expected {self.conv.in_channels} statistics, the convolution's input "
+                f"channels, got {len(statistics)}"
+            )
+        self.any_rank = keep == "T"
+
     def check(self, owner: str, x: Tensor) -> None:
-        """Refuse an x of another rank; a convolution over T alone takes (N, C, L) too."""
-        ranks = (3, 5) if self.ndim == 1 and x.ndim == 5 else (self.ndim + 2,)
-        check_feature_map(owner, x, ranks)
+        """Refuse an x of another dtype or rank; over T alone, (N, C, L) and clips both go."""
+        _check_dtype(owner, x, self.conv.weight)
+        if not self.any_rank:
+            check_feature_map(owner, x, (self.ndim + 2,))
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         """Descriptors (N, 1, *positions) to logits of the same shape."""
-        stacked = torch.cat([_as_parameter(each, self.conv) for each in descriptors], dim=1)
+        stacked = torch.cat(list(descriptors), dim=1)
         if self.ndim == 1:
             stacked = stacked.flatten(2)  # (N, K, T, 1, 1) -> (N, K, T)
-        logits: Tensor = self.conv(stacked)
+        weight, bias = _promoted(self.conv)
+        logits: Tensor = CONVOLVE[self.ndim](stacked, weight, bias, padding=self.conv.padding)
         if self.norm is not None:
-            logits = self.norm(logits)
+            logits = self.norm(logits.to(self.norm.weight.dtype))
         return logits.reshape(descriptors[0].shape)
 
     def zero_logits(self) -> None:
@@ -117,10 +148,15 @@ class PositionConv(Mix):
             nn.init.zeros_(last.bias)
 
 
-def _as_parameter(descriptor: Tensor, layer: Any) -> Tensor:
-    # Descriptors of half-precision maps come in float32; anything else must match as it does in
-    # every torch layer, so that a float64 input is never silently rounded.
-    dtype: torch.dtype = layer.weight.dtype
-    if descriptor.dtype == torch.float32 and dtype.itemsize == 2:
-        return descriptor.to(dtype)
-    return descriptor
+def _promoted(layer: Any) -> tuple[Tensor, Tensor | None]:
+    # Descriptors come in float32 at least; half-precision parameters are widened to meet them.
+    dtype = accumulation_dtype(layer.weight.dtype)
+    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
+
+
+def _check_dtype(owner: str, x: Tensor, parameter: Tensor) -> None:
+    if accumulation_dtype(x.dtype) != accumulation_dtype(parameter.dtype):
+        raise ValueError(
+            f"{owner}: expected x of the parameters' dtype {parameter.dtype}, or both in float32 "
+            f"or half precision, got {x.dtype}"
+        )

@@ -109,6 +109,11 @@ def diagnose(
             first += batch.shape[0]
     if first == 0:
         raise ValueError("diagnose: expected at least one input, got none")
+    if not sums:
+        raise ValueError(
+            f"diagnose: expected a network with gates that run, got one with {len(gates)} gates, "
+            "none of which ran"
+        )
     return [each.record() for each in sums.values()]
 
 

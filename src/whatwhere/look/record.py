@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from whatwhere.gates import Activation, Gate, Par
@@ -52,7 +53,9 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
                 recorded.setdefault(name, []).append(output.detach())
 
             handles.append(gate.activation.register_forward_hook(keep))
-        yield recorded
+        # Code that was compiled before the hooks came would not run them.
+        with torch.compiler.set_stance("force_eager"):
+            yield recorded
     finally:
         for handle in handles:
             handle.remove()

@@ -6,16 +6,16 @@ a plain function, so that copies and pickles of the network carry it.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice
 from whatwhere.gates import Start, build
 from whatwhere.gates.algebra import STARTS
 from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
+from whatwhere.surgery.trace import trace
 
 CHILD = "attention"
 
@@ -79,8 +79,8 @@ def attend(
         start: "identity" leaves the network's output as it was, bit for bit, until trained;
             "paper" starts the gates as published, which halves what they gate.
         example: an input, where the model's first convolution does not show it.
-        **options: of the gate, as in ``whatwhere.build``. The dense temporal form reads its
-            number of frames off each site.
+        **options: of the gate, as in ``whatwhere.build``; ``frames="site"`` is each site's own
+            number of frames, as the dense temporal form has it if not told otherwise.
 
     Returns:
         A report of the sites, to print.
@@ -97,6 +97,8 @@ def attend(
     se (start=identity) after 1 modules, 42 parameters added
       0      8 channels  222×222
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"attend: expected a torch.nn.Module, got {type(model).__name__}")
     check_choice("attend", "start", start, STARTS)
     present = attached(model)
     if present:
@@ -108,6 +110,11 @@ def attend(
     gates = [_build(model, gate, site, start, options) for site in survey.sites]
     for site, (module, description) in zip(survey.sites, gates, strict=True):
         _attach(model.get_submodule(site.name), module, description)
+    try:
+        _check_runs(model, survey.sites, example)
+    except ValueError:
+        detach(model)
+        raise
     added = sum(parameter.numel() for module, _ in gates for parameter in module.parameters())
     return Report(gate, start, survey.sites, survey.skipped, added)
 
@@ -121,15 +128,23 @@ def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
     if attached(model):
         raise ValueError("reattach: expected a network without gates; call detach(model) first")
     modules = dict(model.named_modules())
-    missing = [each.site for each in gates if each.site not in modules]
+    missing = [
+        each.site
+        for each in gates
+        if each.site not in modules or hasattr(modules[each.site], CHILD)
+    ]
     if missing:
         raise ValueError(
-            f"reattach: expected {type(model).__name__} to have the modules {missing}, got none of "
-            "these names; is it the network the gates were made for?"
+            f"reattach: expected {type(model).__name__} to have the modules {missing} without an "
+            f"attribute {CHILD!r}; is it the network the gates were made for?"
         )
-    for each in gates:
-        module = build(each.gate, each.channels, ndim=each.ndim, start=each.start, **each.options)
-        _attach(modules[each.site], _placed(module, model), each)
+    built = [
+        build(each.gate, each.channels, ndim=each.ndim, start=each.start, **each.options)
+        for each in gates
+    ]
+    for each, module in zip(gates, built, strict=True):
+        site = modules[each.site]
+        _attach(site, _placed(module, site, model), each)
 
 
 def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
@@ -138,18 +153,13 @@ def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
     Raises:
         RuntimeError: a gate has lost the hook that applies it, so that it would never run.
     """
-    found = []
-    for name, module in model.named_modules():
-        description = getattr(module, "attachment", None)
-        if isinstance(description, AttachedGate):
-            site = model.get_submodule(name.rpartition(".")[0])
-            if _apply_attention not in site._forward_hooks.values():
-                raise RuntimeError(
-                    f"the gate {name} is no longer applied: its hook was dropped, as "
-                    "convert_sync_batchnorm does; convert first, then attend"
-                )
-            found.append(description)
-    return tuple(found)
+    for name, site, _ in _gated(model):
+        if _apply_attention not in site._forward_hooks.values():
+            raise RuntimeError(
+                f"the gate {name}.{CHILD} is no longer applied: its hook was dropped, as "
+                "convert_sync_batchnorm does; convert first, then attend"
+            )
+    return tuple(description for _, _, description in _gated(model))
 
 
 def detach(model: nn.Module) -> tuple[AttachedGate, ...]:
@@ -164,20 +174,31 @@ def detach(model: nn.Module) -> tuple[AttachedGate, ...]:
     >>> len(detach(network)), list(network.state_dict()) == keys
     (1, True)
     """
-    gates = attached(model)
-    for each in gates:
-        site = model.get_submodule(each.site)
+    found = _gated(model)
+    for _, site, _ in found:
         for key, hook in list(site._forward_hooks.items()):
             if hook is _apply_attention:
                 del site._forward_hooks[key]
         delattr(site, CHILD)
-    return gates
+    return tuple(description for _, _, description in found)
+
+
+def _gated(model: nn.Module) -> list[tuple[str, nn.Module, AttachedGate]]:
+    # Sites by their names in this model, which may be a part of the one attended, or hold it.
+    found = []
+    for name, site in model.named_modules():
+        description = getattr(getattr(site, CHILD, None), "attachment", None)
+        if isinstance(description, AttachedGate):
+            found.append((name, site, replace(description, site=name)))
+    return found
 
 
 def _survey(model: nn.Module, where: str | Sequence[str], example: Tensor | None) -> Survey:
     if where == "blocks":
         survey = block_sites(model, example)
         looked_at = "additions of a branch with convolutions to a shortcut"
+    elif not isinstance(where, str | Sequence):
+        raise ValueError(f'attend: expected where to be "blocks" or names, got {where!r}')
     else:
         survey = named_sites(model, [where] if isinstance(where, str) else where, example)
         looked_at = f"modules named {where!r}"
@@ -203,33 +224,32 @@ def _build(
     model: nn.Module, gate: str, site: Site, start: Start, options: dict[str, Any]
 ) -> tuple[nn.Module, AttachedGate]:
     if options.get("form") == "dense" and "frames" not in options:
+        options = {**options, "frames": "site"}
+    if options.get("frames") == "site":
         options = {**options, "frames": site.resolution[0]}
     module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
-    module = _placed(module, model)
-    if start == "identity":
-        _check_identity(module, site)
+    module = _placed(module, model.get_submodule(site.name), model)
     return module, AttachedGate(site.name, gate, site.channels, site.ndim, start, dict(options))
 
 
-def _placed(gate: nn.Module, model: nn.Module) -> nn.Module:
-    """The gate on the device and in the floating-point dtype of the network."""
-    for parameter in model.parameters():
+def _placed(gate: nn.Module, site: nn.Module, model: nn.Module) -> nn.Module:
+    """The gate on the device and in the floating-point dtype of its site, or of the network."""
+    for parameter in (*site.parameters(), *model.parameters()):
         if parameter.is_floating_point():
             return gate.to(device=parameter.device, dtype=parameter.dtype)
     return gate
 
 
-def _check_identity(gate: nn.Module, site: Site) -> None:
-    parameter = next(gate.parameters())
-    frames = site.resolution[:1] if site.ndim != 2 else (3,)
-    shape = (2, site.channels, *frames, *(3,) * (site.ndim - 1))
-    x = torch.rand(shape, device=parameter.device, dtype=parameter.dtype)
-    if parameter.device.type == "meta":
-        return
-    with torch.no_grad():
-        unchanged = torch.equal(gate.eval()(x), x)
-    if not unchanged:
-        raise RuntimeError(f"the gate at {site.name} does not start as the identity")
+def _check_runs(model: nn.Module, sites: Sequence[Site], example: Tensor | None) -> None:
+    """Refuse gates that can't run where they are, or that their site runs by itself as well."""
+    calls = trace(model, example).calls
+    for site in sites:
+        times = calls.get(f"{site.name}.{CHILD}", 0)
+        if times != calls[site.name]:
+            raise ValueError(
+                f"attend: expected the gate after {site.name} to run once with it, got {times} "
+                f"times in {calls[site.name]} runs: it runs every child it has; name another module"
+            )
 
 
 def _attach(site: nn.Module, gate: nn.Module, description: AttachedGate) -> None:

@@ -62,7 +62,11 @@ def block_sites(model: nn.Module, example: Tensor | None = None) -> Survey:
     sites: dict[str, Site] = {}
     skipped = []
     for addition, branch, _ in additions:
-        found = _module_behind(model, run, branch)
+        found: Site | str = (
+            _module_behind(model, run, branch)
+            if branch.shape[1] == branch.channels
+            else f"axis 1 of {branch.shape} is not the {branch.channels} channels convolved before"
+        )
         if isinstance(found, Site):
             sites.setdefault(found.name, found)
         else:
@@ -75,9 +79,16 @@ def named_sites(model: nn.Module, patterns: Sequence[str], example: Tensor | Non
     """After the modules whose qualified names match the patterns (``layer?``, ``encoder.*.conv``).
 
     Raises:
-        ValueError: a pattern matches no module.
+        ValueError: a pattern is not a name, or matches no module.
     """
-    names = [name for name, _ in model.named_modules() if name != ""]
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"expected where to be names of modules, got {patterns!r}")
+    own = {id(module): name for name, module in model.named_modules()}
+    names = {
+        name: own[id(module)]
+        for name, module in model.named_modules(remove_duplicate=False)
+        if name != ""
+    }
     wanted: dict[str, None] = {}
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern)]
@@ -87,7 +98,7 @@ def named_sites(model: nn.Module, patterns: Sequence[str], example: Tensor | Non
                 f"expected where={pattern!r} to match the name of a module, got no match; "
                 f"the modules at the top are: {top}"
             )
-        wanted.update(dict.fromkeys(matches))
+        wanted.update(dict.fromkeys(names[name] for name in matches))
     run = trace(model, example)
     returned = dict(run.outputs)
     sites: dict[str, Site] = {}

@@ -1,9 +1,11 @@
 """What a network does, seen from outside: one run, as a graph of tensor operations and modules.
 
-The run is on the meta device where the network allows it, so that it costs no arithmetic and no
-memory; code that needs values runs on real zeros instead. Nothing of the network is changed.
+What runs is a copy, whose caches and counters may change as they like. Its weights are on the meta
+device where the network allows it, so that the run costs no arithmetic and no memory; code that
+needs values runs on real zeros, with the weights shared.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +24,17 @@ CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 @dataclass(eq=False)
 class Node:
-    """One operation's result: its inputs, shape, the module running it, convolutions before it."""
+    """One operation's result: its inputs, its shape, and the module that ran it.
+
+    ``depth`` counts the convolutions before it; ``channels`` are those of the last of them.
+    """
 
     operation: str
     inputs: tuple["Node", ...]
     shape: tuple[int, ...]
     module: str
     depth: int
+    channels: int | None
 
 
 @dataclass
@@ -45,57 +51,77 @@ def trace(model: nn.Module, example: Tensor | None = None) -> Trace:
 
     Args:
         model: any network whose forward takes one tensor.
-        example: an input; without it, its shape is read off the model.
+        example: an input; without it, its shape is read off the model. Its dtype becomes that of
+            the model's weights.
 
     Raises:
         ValueError: no example was given and none could be worked out, or the run failed.
     """
     given = example is not None
     inputs = example_input(model) if example is None else example
-    with evaluating(model):
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"expected example to be a tensor, got {type(inputs).__name__}")
+    weights = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if weights is not None and inputs.is_floating_point():
+        inputs = inputs.to(weights.dtype)
+    try:
+        return _run(_on_meta(model), inputs.to("meta"))
+    except Exception:  # anything a data-dependent forward may raise on tensors without values
         try:
-            return _run(model, inputs, meta=True)
-        except Exception:  # anything a data-dependent forward may raise on tensors without values
-            try:
-                return _run(model, inputs, meta=False)
-            except Exception as error:
-                source = "example" if given else "an input worked out from its first convolution"
-                raise ValueError(
-                    f"expected {type(model).__name__} to run on {source} of shape "
-                    f"{tuple(inputs.shape)}, got {type(error).__name__}: {error}; "
-                    "pass example=, a tensor the model takes"
-                ) from error
+            device = inputs.device if weights is None else weights.device
+            return _run(_with_shared_weights(model), inputs.to(device))
+        except Exception as error:
+            source = "example" if given else "an input of its first convolution's channels,"
+            raise ValueError(
+                f"expected {type(model).__name__} to run on {source} of shape "
+                f"{tuple(inputs.shape)}, got {type(error).__name__}: {error}; "
+                "pass example=, a tensor the model takes"
+            ) from error
 
 
 def example_input(model: nn.Module) -> Tensor:
-    """A float32 input of zeros for the model, from its own record of it or its first convolution.
+    """Zeros for the model: channels of its first convolution, the size it keeps a record of.
 
     Raises:
-        ValueError: the model has no convolution to read it off.
+        ValueError: the model has no convolution to read the channels off.
     """
-    record = getattr(model, "pretrained_cfg", None)
-    if isinstance(record, dict) and record.get("input_size"):
-        return torch.zeros(1, *record["input_size"])
     for module in model.modules():
         for kind, ndim in CONVOLUTIONS.items():
             if isinstance(module, kind):
-                return torch.zeros(1, module.in_channels, *DEFAULT_SIZES[ndim])
+                size = DEFAULT_SIZES[ndim]
+                record = getattr(model, "pretrained_cfg", None)  # timm's
+                if isinstance(record, dict) and len(record.get("input_size", ())) == ndim + 1:
+                    size = tuple(record["input_size"][1:])
+                return torch.zeros(1, module.in_channels, *size)
     raise ValueError(
         f"expected {type(model).__name__} to have a convolution that shows its input's channels, "
         "got none; pass example=, a tensor the model takes"
     )
 
 
-def _run(model: nn.Module, example: Tensor, *, meta: bool) -> Trace:
-    device = "meta" if meta else next((p.device for p in model.parameters()), example.device)
+def _on_meta(model: nn.Module) -> nn.Module:
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): _meta(tensor) for tensor in tensors})
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    empty = tensor.detach().to("meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def _with_shared_weights(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
+    except Exception:  # some hold tensors that can't be copied, as of an old weight norm
+        return model
+
+
+def _run(model: nn.Module, inputs: Tensor) -> Trace:
     recorder = _Recorder()
-    with _watching(model, recorder), recorder:
-        if meta:
-            state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-            weights = {name: tensor.to("meta") for name, tensor in state.items()}
-            torch.func.functional_call(model, weights, (example.to("meta"),))
-        else:
-            model(example.to(device))
+    with evaluating(model), _watching(model, recorder), recorder:
+        model(inputs)
     return recorder.trace
 
 
@@ -120,10 +146,15 @@ class _Recorder(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         inputs = tuple(self._node_of[id(t)] for t in tensors if id(t) in self._node_of)
         name = func.overloadpacket.__name__
-        depth = max((node.depth for node in inputs), default=0) + ("convolution" in name)
+        convolution = "convolution" in name
+        deepest = max(inputs, key=lambda node: node.depth, default=None)
+        depth = convolution + (0 if deepest is None else deepest.depth)
+        channels = None if deepest is None else deepest.channels
         for result in tree_leaves(results):
             if isinstance(result, Tensor):
-                node = Node(name, inputs, tuple(result.shape), self.stack[-1], depth)
+                shape = tuple(result.shape)
+                channels = shape[1] if convolution else channels
+                node = Node(name, inputs, shape, self.stack[-1], depth, channels)
                 self.trace.nodes.append(node)
                 self._node_of[id(result)] = node
                 self._alive.append(result)
