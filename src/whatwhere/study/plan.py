@@ -143,4 +143,4 @@ def _describe(variant: Variant, network: nn.Module) -> str:
         return "the network as it is"
     if variant.role == "control":
         return f"the plain network with its channels widened by {100 * (variant.width - 1):.1f}%"
-    return f"{variant.name} at {len(attached(network))} sites"
+    return f"gates at {len(attached(network))} sites"

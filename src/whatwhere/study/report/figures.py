@@ -49,7 +49,7 @@ def tradeoff(results: Results) -> str | None:
             _tradeoff_point(axes, variant, results)
         axes.set(xlabel="time of a forward pass, plain network = 1", ylabel="test accuracy, %")
         axes.margins(0.12)
-        axes.legend()
+        _legend(figure, [axes])
         return _encoded(figure)
 
 
@@ -93,7 +93,7 @@ def seeds(results: Results) -> str | None:
             colour, marker = styles[name]
             axes.plot([index] * len(values), values, marker, color=colour, ms=6, ls="none")
             axes.hlines(statistics.fmean(values), index - 0.2, index + 0.2, color=colour, lw=2)
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [name.replace(":", "\n") for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("test accuracy, %")
         axes.grid(visible=False, axis="x")
@@ -118,7 +118,7 @@ def curves(results: Results) -> str | None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             for variant in results["variants"]:
                 _curve(axes, results, variant["name"], key, scale=100 if "acc" in key else 1)
-        panels[0].legend()
+        _legend(figure, panels[:1])
         return _encoded(figure)
 
 
@@ -153,13 +153,11 @@ def hits(results: Results) -> str | None:
             axes = figure.add_subplot(1, len(found), index + 1)
             for name, rows in variants.items():
                 _hit_line(axes, looks(results)[name], name, rows)
-            handles, labels = axes.get_legend_handles_labels()
-            shown = dict(zip(labels, handles, strict=True))  # one "chance" for all variants
-            axes.legend(shown.values(), shown.keys())
             axes.set_title(f"{kind} gates")
             axes.set(xlabel="gate, by depth", ylabel="peaks on the truth, %", ylim=(-3, 103))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(0.5, max(len(rows) for rows in variants.values()) + 0.5)
+        _legend(figure, figure.axes)
         return _encoded(figure)
 
 
@@ -185,6 +183,16 @@ def _hits_by_depth(results: Results, name: str, kind: str) -> list[list[Mapping[
                 if gate["kind"] == kind and gate["hits"] is not None:
                     sites.setdefault(gate["site"], []).append(gate["hits"])
     return list(sites.values())
+
+
+def _legend(figure: Figure, panels: Sequence[Any]) -> None:
+    """Below the panels, where a variant's name may be long, each label once."""
+    shown: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        shown.update(zip(labels, handles, strict=True))
+    columns = 4 if all(len(label) < 16 for label in shown) else 1
+    figure.legend(shown.values(), shown.keys(), loc="outside lower left", ncols=columns)
 
 
 def looks(results: Results) -> dict[str, tuple[str, str]]:
