@@ -16,7 +16,7 @@ fast: $(VENV)/.study
 	$(RUN)/whatwhere compare --fast --out runs/fast
 
 test: $(VENV)/.dev check
-	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.dev
 	$(RUN)/ruff check .

@@ -49,6 +49,10 @@ def compare(
     batch_size: Annotated[int, typer.Option()] = 64,
     learning_rate: Annotated[float, typer.Option()] = 3e-3,
     weight_decay: Annotated[float, typer.Option()] = 0.05,
+    where: Annotated[
+        str,
+        typer.Option(help="blocks, or names of modules to gate, as in layer?,encoder.3"),
+    ] = "blocks",
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
@@ -60,7 +64,7 @@ def compare(
     root: Annotated[str | None, typer.Option(help="where torchvision's set lies")] = None,
     download: Annotated[bool, typer.Option(help="let torchvision download its set")] = False,
     workers: Annotated[
-        int | None, typer.Option(help="worker processes; as many as pay if not given")
+        int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
@@ -92,6 +96,7 @@ def compare(
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        where=where,
         start=start,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
@@ -99,19 +104,22 @@ def compare(
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 
-    name = Path(data).stem.replace(":", "-") + ("-fast" if fast else "")
-    run_study(
+    name = Path(data).resolve().stem.replace(":", "-") + ("-fast" if fast else "")
+    results = run_study(
         settings,
         Path("runs") / name if out is None else out,
         workers=workers,
         command=shlex.join(["whatwhere", *sys.argv[1:]]),
     )
+    if not any(trial["status"] == "finished" for trial in results["trials"]):
+        raise typer.Exit(1)
 
 
 def main() -> None:
     """Run the command line; what is wrong with the input is one line, not a trace."""
+    sys.path.insert(0, str(Path.cwd()))  # where a backbone of the user's own is
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"whatwhere: {error}", err=True)
         raise SystemExit(2) from error

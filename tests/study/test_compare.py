@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def finished(pictures, tmp_path_factory):
     return out, before, text
 
 
+@pytest.mark.xdist_group("finished")
 def test_nothing_is_lost_and_nothing_repeated(finished):
     out, before, text = finished
     now = records(out)
@@ -80,6 +82,7 @@ def test_nothing_is_lost_and_nothing_repeated(finished):
     assert all(len(trial["epochs"]) == 25 for trial in results["trials"])
 
 
+@pytest.mark.xdist_group("finished")
 def test_the_study_says_what_it_found(finished):
     out, _, text = finished
     results = read_json(out / "results.json")
@@ -97,6 +100,7 @@ def test_the_study_says_what_it_found(finished):
     assert not list(out.rglob("*.part"))
 
 
+@pytest.mark.xdist_group("finished")
 def test_the_same_command_again_changes_no_trial(finished, pictures):
     out, _, _ = finished
     before = {name: path.read_bytes() for name, path in records(out).items()}
@@ -105,6 +109,7 @@ def test_the_same_command_again_changes_no_trial(finished, pictures):
     assert {name: path.read_bytes() for name, path in records(out).items()} == before
 
 
+@pytest.mark.xdist_group("finished")
 def test_other_settings_are_refused_with_the_difference(finished, pictures):
     out, _, _ = finished
     text = run(pictures, out, "--seeds", "2", "--epochs", "9", expect=2)
@@ -112,6 +117,7 @@ def test_other_settings_are_refused_with_the_difference(finished, pictures):
     assert "Traceback" not in text
 
 
+@pytest.mark.xdist_group("finished")
 def test_changed_data_are_refused(finished, pictures):
     out, _, _ = finished
     study = read_json(out / "study.json")
@@ -164,6 +170,90 @@ def test_bad_options_are_one_line(pictures, tmp_path, options, message):
     text = run(pictures, tmp_path / "bad", *options, expect=2)
     assert message in " ".join(text.split())
     assert "Traceback" not in text
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_dearer_variant_gets_a_control_of_its_size(finished, pictures, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    before = {name: path.read_bytes() for name, path in records(out).items()}
+    variants = ("--variants", "none,cbam,cbam:reduction_ratio=1")
+    run(pictures, out, "--seeds", "2", "--epochs", "25", *variants)
+    results = read_json(out / "results.json")
+    rows = {row["name"]: row for row in results["variants"]}
+    assert rows["wider"]["parameters"] >= rows["cbam:reduction_ratio=1"]["parameters"]
+    assert {name: records(out)[name].read_bytes() for name in before} == before
+    assert len(records(out)) == 6 + 2 + 2  # the new variant and the new control, two seeds each
+
+
+def test_a_backbone_of_the_working_directory_runs_in_the_workers(pictures, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from whatwhere.study.networks import SmallResNet\n\n\n"
+        "def make(classes, *, in_channels, ndim):\n"
+        "    return SmallResNet(classes, in_channels=in_channels, ndim=ndim, channels=(4, 8, 8))\n"
+    )
+    script = Path(sys.executable).with_name("whatwhere")
+    options = "--backbone mine:make --control none --variants none,se --where stages.?"
+    done = subprocess.run(
+        [script, "compare", pictures, "--out", "o", *options.split(), "--seeds=1", "--epochs=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = read_json(tmp_path / "o" / "results.json")
+    assert [trial["status"] for trial in results["trials"]] == ["finished"] * 2
+    assert {row["name"]: row["sites"] for row in results["variants"]} == {"none": 0, "se": 3}
+
+
+def test_a_study_without_a_finished_trial_does_not_end_well(pictures, tmp_path):
+    options = ("--seeds", "1", "--control", "none", "--learning-rate", "1e30")
+    text = run(pictures, tmp_path / "diverged", *options, expect=1)
+    assert "diverged: the training loss became" in " ".join(text.split())
+    assert (tmp_path / "diverged" / "report.html").stat().st_size > 1000
+
+
+def test_an_interrupted_study_stops_soon_and_says_so(pictures, tmp_path):
+    out = tmp_path / "interrupted"
+    options = ("--seeds", "1", "--epochs", "200", "--control", "none")
+    process = subprocess.Popen(
+        command(pictures, out, *options),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("trials/*/training/*.ckpt")):
+        assert time.monotonic() < deadline, "no trial began"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert "the same command goes on from here" in text
+    assert records(out) == {}
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '"x"'])
+def test_a_folder_that_holds_no_study_is_one_line(pictures, tmp_path, content):
+    (tmp_path / "study.json").write_text(content)
+    text = run(pictures, tmp_path, expect=2)
+    assert "expected a study's settings in" in text
+    assert "Traceback" not in text
+
+
+def test_a_place_that_can_not_be_written_is_one_line(pictures):
+    text = run(pictures, pictures, expect=2)
+    assert "bars.npz" in text
+    assert "Traceback" not in text
+
+
+def test_a_study_inside_its_own_data_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    text = run(tmp_path, tmp_path / "runs" / "x", expect=2)
+    assert "expected --out outside the data" in text
+    assert not (tmp_path / "runs").exists()
 
 
 def test_data_that_is_not_there_is_one_line(tmp_path):

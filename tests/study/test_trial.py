@@ -15,7 +15,7 @@ from whatwhere import checkpoints
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.build import build_network, load_data
 from whatwhere.study.settings import parse_variants
-from whatwhere.study.training import EpochOrder
+from whatwhere.study.training import Classifier, EpochOrder
 from whatwhere.study.trial import Trial, run_trial
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +113,34 @@ def test_a_torn_training_checkpoint_costs_a_restart_not_the_trial(tmp_path, sett
     run_trial(trial)
     assert trial.result()["status"] == "finished"
     assert len(trial.result()["epochs"]) == settings.epochs
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_record_that_is_none_counts_for_nothing(tmp_path, settings, content):
+    trial = trial_in(tmp_path, settings)
+    trial.folder.mkdir(parents=True)
+    (trial.folder / "result.json").write_text(content)
+    assert not trial.done()
+    run_trial(trial)
+    assert trial.done()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 11, 20, 500])
+def test_the_learning_rate_rises_to_its_peak_and_falls(settings, steps):
+    classifier = Classifier(torch.nn.Linear(1, 2), settings, classes=2, steps=steps, seed=0)
+    configured = classifier.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(settings.learning_rate)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert min(rates) > 0
+    assert steps < 20 or rates[-1] < 0.05 * max(rates)
 
 
 def test_divergence_is_said_and_not_tried_again(tmp_path, settings):

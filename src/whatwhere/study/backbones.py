@@ -195,6 +195,6 @@ def _close_names(model: str) -> str:
     import timm
     import torchvision
 
-    known = [*timm.list_models(), *torchvision.models.list_models()]
+    known = sorted({*timm.list_models(), *torchvision.models.list_models()})
     close = get_close_matches(model, known, n=3)
     return f"; close names: {', '.join(close)}" if close else ""

@@ -9,7 +9,7 @@ from torch import nn
 from whatwhere.study import data
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.data import DataSettings, StudyData
-from whatwhere.study.settings import StudySettings, Variant
+from whatwhere.study.settings import StudyError, StudySettings, Variant
 from whatwhere.surgery import attend
 
 
@@ -44,5 +44,19 @@ def build_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             example = torch.zeros(1, *shape)
-            attend(network, variant.gate, start=settings.start, example=example, **variant.options)
+            where = settings.where if settings.where == "blocks" else settings.where.split(",")
+            try:
+                attend(
+                    network,
+                    variant.gate,
+                    where=where,
+                    start=settings.start,
+                    example=example,
+                    **variant.options,
+                )
+            except ValueError as error:
+                raise StudyError(
+                    f"{variant.name} can't go into {settings.backbone}: {error}\n"
+                    "--where names the modules for a study"
+                ) from error
     return network

@@ -24,14 +24,13 @@ from whatwhere.study.data import StudyData
 from whatwhere.study.files import read_json, write_json, write_text
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.report import write_report
-from whatwhere.study.runner import run_trials, workers_for
+from whatwhere.study.runner import run_trials, threads_for, workers_for
 from whatwhere.study.settings import (
     CONTROL,
     StudyError,
     StudySettings,
     Variant,
     parse_variants,
-    widened,
 )
 from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trial import Trial
@@ -64,11 +63,21 @@ def compare(
         StudyError: the folder holds another study, another process works in it, or the study
             can't be run as asked. Finished trials are never lost.
     """
-    console = Console(stderr=True) if console is None else console
-    run.mkdir(parents=True, exist_ok=True)
+    if console is None:
+        console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    if run.resolve().is_relative_to(Path(settings.data.source).resolve()):
+        raise StudyError(
+            f"expected --out outside the data, got {run} inside {settings.data.source}"
+        )
+    console.print(f"reading the data: {settings.data.source}")
+    study_data = load_data(settings.data)
     try:
+        run.mkdir(parents=True, exist_ok=True)
         with FileLock(run / ".lock", timeout=0):
-            return _compare(settings, run, workers, command, console)
+            return _compare(settings, study_data, run, workers, command, console)
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from here")
+        raise
     except Timeout as error:
         raise StudyError(
             f"another process is at work in {run}; wait for it, or choose another --out"
@@ -76,19 +85,24 @@ def compare(
 
 
 def _compare(
-    settings: StudySettings, run: Path, workers: int | None, command: str, console: Console
+    settings: StudySettings,
+    study_data: StudyData,
+    run: Path,
+    workers: int | None,
+    command: str,
+    console: Console,
 ) -> dict[str, Any]:
     known = _known_study(settings, run)
-    console.print(f"reading the data: {settings.data.source}")
-    study_data = load_data(settings.data)
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
-    write_json(run / "study.json", {"settings": settings.fixed(), **plan})
     trials = _trials(settings, plan["variants"], run)
-    chosen = workers_for(sum(not trial.done() for trial in trials), workers)
+    threads = threads_for(len(trials), workers) if known is None else known["threads"]
+    write_json(run / "study.json", {"settings": settings.fixed(), "threads": threads, **plan})
+    done = sum(trial.done() for trial in trials)
+    chosen = workers_for(len(trials) - done, asked=workers, threads=threads)
     console.print(
-        f"{len(trials)} trials, {sum(trial.done() for trial in trials)} of them done, in "
-        f"{chosen.processes} processes of {chosen.threads} threads"
+        f"{len(trials)} trials, {done} of them done, in {chosen.processes} processes of "
+        f"{chosen.threads} threads"
     )
     run_trials(trials, chosen, console)
     results = _results(settings, plan, study_data, trials, run.name, command)
@@ -100,9 +114,14 @@ def _compare(
 
 
 def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
-    known: dict[str, Any] | None = read_json(run / "study.json")
+    known: Any = read_json(run / "study.json")
     if known is None:
         return None
+    if not isinstance(known, dict) or not {"settings", "threads", "variants"} <= set(known):
+        raise StudyError(
+            f"expected a study's settings in {run / 'study.json'}, got something else; choose "
+            "another --out"
+        )
     asked = settings.fixed()
     names = sorted(set(asked) | set(known["settings"]))
     differences = [
@@ -143,11 +162,8 @@ def _plan(
             "variants": [row for row in planned if row["name"] in keep],
         }
     backbone = backbone_of(settings, study_data)
-    if CONTROL in rows:
-        control: Variant | None = widened(rows[CONTROL]["width"])
-    else:
-        console.print("planning: building the variants")
-        control = control_variant(backbone, wanted, settings, study_data)
+    console.print("planning: building the variants")
+    control = control_variant(backbone, wanted, settings, study_data)
     variants = [*wanted, *([] if control is None else [control])]
     console.print("measuring what each variant costs")
     return {
@@ -193,6 +209,7 @@ def _results(
         },
         "settings": {
             **settings.fixed(),
+            "precision": settings.used_precision(),
             "variants": list(settings.variants),
             "seeds": list(range(settings.seeds)),
         },

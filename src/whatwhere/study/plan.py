@@ -126,10 +126,20 @@ def measure(
                 "macs": cost.macs(network, x[:1]),
                 "latency_ms": _median(times[variant.name].milliseconds),
                 "latency_ratio": _median(times[variant.name].ratios),
-                "training_memory_mb": cost.training_memory(network, x) / 2**20,
+                "training_memory_mb": _training_memory(network, x) / 2**20,
             }
         )
     return rows
+
+
+def _training_memory(network: nn.Module, x: torch.Tensor) -> int:
+    try:
+        return cost.training_memory(network, x)
+    except ValueError as error:  # a batch norm that sees one value per channel
+        raise StudyError(
+            f"the network can't train on batches of {len(x)} samples: {error}; a larger "
+            "--batch-size or larger samples may help"
+        ) from error
 
 
 def _median(values: Sequence[float]) -> dict[str, float]:

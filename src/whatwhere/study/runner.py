@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -37,16 +38,32 @@ class Workers:
     threads: int
 
 
-def workers_for(trials: int, asked: int | None = None) -> Workers:
-    """One process per GPU, or per CPU core up to the number of trials, sharing the cores evenly.
+def threads_for(trials: int, asked: int | None = None) -> int:
+    """Threads of each worker, when so many trials share the cores evenly.
+
+    A study keeps the number: with another one, sums come out in another order.
+    """
+    return max(1, _cores() // _processes(trials, asked))
+
+
+def workers_for(trials: int, *, asked: int | None, threads: int) -> Workers:
+    """One process per GPU, or as many as the cores take, up to the number of trials.
 
     Small networks gain nothing from a second thread that a second process would not use better.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    available = 1 if cores is None else cores
-    best = torch.cuda.device_count() if torch.cuda.is_available() else available
-    processes = max(1, min(best if asked is None else asked, trials))
-    return Workers(processes, max(1, available // processes))
+    return Workers(_processes(trials, asked), threads)
+
+
+def _processes(trials: int, asked: int | None) -> int:
+    best = torch.cuda.device_count() if torch.cuda.is_available() else _cores()
+    return max(1, min(best if asked is None else asked, trials))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    cores = os.cpu_count()
+    return 1 if cores is None else cores
 
 
 def run_trials(trials: Sequence[Trial], workers: Workers, console: Console) -> None:
@@ -139,7 +156,7 @@ def _line(trial: Trial) -> str:
 @contextmanager
 def _bars(console: Console) -> Iterator[Progress]:
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -166,6 +183,7 @@ def _threads(threads: int) -> Iterator[None]:
 
 
 def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the study, which ends its workers
     torch.set_num_threads(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -1,10 +1,13 @@
 """What a study is asked to do, in JSON-able values, and the variants it compares."""
 
 import ast
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
+
+import torch
 
 from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates import Start, gate_options, names
@@ -34,8 +37,9 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """The name as part of a file name."""
-        return re.sub(r"[^A-Za-z0-9=.+-]+", "_", self.name)
+        """The name as part of a file name; a control of another width is another network."""
+        name = self.name if self.role != "control" else f"{self.name}-{self.width:.5f}"
+        return re.sub(r"[^A-Za-z0-9=.+-]+", "_", name)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class StudySettings:
         control: what the plain network is widened to match, or no capacity control.
         seeds: how many; a seed decides initial weights, data order and augmentation.
         epochs, batch_size, learning_rate, weight_decay: of AdamW with a one-cycle cosine schedule.
+        where: "blocks" for the end of every residual branch, else names of modules, as in
+            ``whatwhere.attend``, separated by commas.
         start: how gates start, "identity" or "paper".
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
@@ -65,6 +71,7 @@ class StudySettings:
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
+    where: str = "blocks"
     start: Start = "identity"
     precision: Precision = "auto"
     pretrained: bool = False
@@ -76,11 +83,20 @@ class StudySettings:
         check_choice("study", "control", self.control, get_args(Control))
         check_choice("study", "start", self.start, get_args(Start))
         check_choice("study", "precision", self.precision, get_args(Precision))
-        if not self.learning_rate > 0:
-            raise StudyError(f"expected a learning rate above 0, got {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise StudyError(f"expected a weight decay of at least 0, got {self.weight_decay}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise StudyError(f"expected a finite learning rate above 0, got {self.learning_rate}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise StudyError(f"expected a finite weight decay >= 0, got {self.weight_decay}")
+        if self.precision == "16-mixed" and not torch.cuda.is_available():
+            raise StudyError("expected a GPU with precision 16-mixed, got none; bf16-mixed goes")
         parse_variants(self.variants)
+
+    def used_precision(self) -> str:
+        """Lightning's name of the precision that trials have on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return "bf16-mixed" if bf16 else "32-true"
 
     def fixed(self) -> dict[str, Any]:
         """What must not change between two runs into the same folder."""

@@ -117,13 +117,14 @@ class Classifier(lightning.LightningModule):
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.settings.learning_rate,
-            total_steps=self.steps,
-            pct_start=0.1,
-            cycle_momentum=False,
-        )
+        warm = max(1, self.steps // 10)
+
+        def share(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            return (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))) / 2
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

@@ -63,9 +63,12 @@ class Trial:
         return self.run / "trials" / self.name
 
     def result(self) -> dict[str, Any] | None:
-        """The trial's record, if it has one."""
-        record: dict[str, Any] | None = read_json(self.folder / "result.json")
-        return record
+        """The trial's record, if it has one; a file that is none counts for nothing."""
+        try:
+            record = read_json(self.folder / "result.json")
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) and "status" in record else None
 
     def done(self) -> bool:
         """Whether the trial need not run again: it finished, or diverged, as it would again."""
@@ -191,10 +194,7 @@ def _count_start(trial: Trial) -> int:
 
 def _trainer(trial: Trial, callbacks: list[Callback]) -> lightning.Trainer:
     on_gpu = torch.cuda.is_available()
-    precision: Any = trial.settings.precision
-    if precision == "auto":
-        bf16 = on_gpu and torch.cuda.is_bf16_supported()
-        precision = "bf16-mixed" if bf16 else "32-true"
+    precision: Any = trial.settings.used_precision()
     return lightning.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trial.device] if on_gpu else 1,

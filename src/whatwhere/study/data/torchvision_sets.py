@@ -111,8 +111,8 @@ def _open(name: str, make: Callable[..., Any], root: Path, arguments: dict[str, 
 def _store(name: str, opened: Any, size: int | None) -> tuple[Tensor, list[int]]:
     images: list[Tensor] = []
     labels: list[int] = []
-    for index in range(len(opened)):
-        image, label = _sample(name, opened[index])
+    for index in range(_length(name, opened)):
+        image, label = _sample(name, opened, index)
         pixels = image if size is None else fit(image, size)
         if not images and (needed := pixels.numel() * len(opened)) > MEMORY:
             raise DataError(
@@ -131,7 +131,18 @@ def _store(name: str, opened: Any, size: int | None) -> tuple[Tensor, list[int]]
     return torch.stack(images), labels
 
 
-def _sample(name: str, sample: Any) -> tuple[Tensor, int]:
+def _length(name: str, opened: Any) -> int:
+    try:
+        return len(opened)
+    except (TypeError, NotImplementedError) as problem:
+        raise DataError(f"{name}: expected a set of known length, got none") from problem
+
+
+def _sample(name: str, opened: Any, index: int) -> tuple[Tensor, int]:
+    try:
+        sample = opened[index]
+    except (OSError, RuntimeError, NotImplementedError) as problem:
+        raise DataError(f"{name}: its sample {index} can't be read: {problem}") from problem
     if isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], Image.Image):
         image, label = sample
         if isinstance(label, int | np.integer):

@@ -115,7 +115,7 @@ def curves(results: Results) -> str | None:
         for axes, (key, title) in zip(panels, titles.items(), strict=True):
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             for variant in results["variants"]:
                 _curve(axes, results, variant["name"], key, scale=100 if "acc" in key else 1)
         _legend(figure, panels[:1])
@@ -134,7 +134,8 @@ def _curve(axes: Any, results: Results, name: str, key: str, *, scale: float) ->
         for epoch, value in line if finished else []:
             by_epoch.setdefault(epoch, []).append(value)
     means = {epoch: statistics.fmean(values) for epoch, values in sorted(by_epoch.items())}
-    axes.plot(list(means), list(means.values()), color=colour, lw=2, label=name)
+    marker = "o" if len(means) < 3 else None  # a line of one point can't be seen
+    axes.plot(list(means), list(means.values()), color=colour, lw=2, label=name, marker=marker)
 
 
 def hits(results: Results) -> str | None:
