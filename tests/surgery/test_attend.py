@@ -79,6 +79,14 @@ def test_the_dense_temporal_form_reads_its_frames_off_each_site():
     assert model.eval()(x).isfinite().all()
 
 
+def test_an_identity_start_that_is_none_is_noticed(monkeypatch):
+    monkeypatch.setattr("whatwhere.gates.mixes.DenseMix.zero_logits", lambda _: None)
+    model = small()
+    with pytest.raises(RuntimeError, match=r"stages.0.0.bn2 does not start as the identity"):
+        attend(model, "se")
+    assert attached(model) == ()
+
+
 def test_only_gate_keys_are_new():
     model = small()
     before = list(model.state_dict())

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice
+from whatwhere.evaluation import evaluating
 from whatwhere.gates import Start, build
 from whatwhere.gates.algebra import STARTS
 from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
@@ -229,6 +231,8 @@ def _build(
         options = {**options, "frames": site.resolution[0]}
     module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
     module = _placed(module, model.get_submodule(site.name), model)
+    if start == "identity":
+        _check_identity(module, site)
     return module, AttachedGate(site.name, gate, site.channels, site.ndim, start, dict(options))
 
 
@@ -238,6 +242,19 @@ def _placed(gate: nn.Module, site: nn.Module, model: nn.Module) -> nn.Module:
         if parameter.is_floating_point():
             return gate.to(device=parameter.device, dtype=parameter.dtype)
     return gate
+
+
+def _check_identity(gate: nn.Module, site: Site) -> None:
+    parameter = next(gate.parameters())
+    if parameter.is_meta:
+        return
+    frames = site.resolution[:1]  # as built for; the other axes may have any length
+    shape = (2, site.channels, *frames, *(3,) * (site.ndim - 1))
+    x = torch.rand(shape, device=parameter.device, dtype=parameter.dtype)
+    with evaluating(gate):
+        unchanged = torch.equal(gate(x), x)
+    if not unchanged:
+        raise RuntimeError(f"the gate after {site.name} does not start as the identity")
 
 
 def _check_runs(model: nn.Module, sites: Sequence[Site], example: Tensor | None) -> None:
