@@ -63,6 +63,7 @@ def finished(pictures, tmp_path_factory):
     os.kill(process.pid, signal.SIGKILL)  # the study's process alone: its workers must follow it
     process.wait()
     before = {name: path.stat().st_mtime_ns for name, path in records(out).items()}
+    (out / "trials" / ".result.json.1.part").write_text("{half")  # killed in the middle of a write
     time.sleep(2)
     assert {name: p.stat().st_mtime_ns for name, p in records(out).items()} == before
     text = run(pictures, out, *options)

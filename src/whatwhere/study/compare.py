@@ -21,7 +21,7 @@ from rich.console import Console
 import whatwhere
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
-from whatwhere.study.files import read_json, write_json, write_text
+from whatwhere.study.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.report import write_report
 from whatwhere.study.runner import run_trials, threads_for, workers_for
@@ -92,6 +92,7 @@ def _compare(
     command: str,
     console: Console,
 ) -> dict[str, Any]:
+    remove_parts(run)
     known = _known_study(settings, run)
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)

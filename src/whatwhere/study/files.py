@@ -16,6 +16,12 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writers left of files they had not finished."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
