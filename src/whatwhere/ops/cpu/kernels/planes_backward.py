@@ -1,0 +1,207 @@
+"""The gradient's passes over one sample stored plane by plane: (C, P).
+
+With y = x·g·s, dy the gradient of y, and the maps m = mean_C(x·g), t = max_C(x·g) whose gradients
+come back through the spatial gate:
+
+1. ``products``: ds = Σ_c dy·x·g, a = Σ_p dy·x·s, and which channel owns each maximum t.
+2. ``weighted``: b = Σ_p x·(dm + [owner] dt), and which position owns each channel's maximum.
+3. ``gradient``: dx = g·(dy·s + dm + [owner] dt) + da, plus what the channel's maximum receives.
+
+Sums over positions are taken tile by tile and the tiles' sums added later in one order, so that
+the bits don't depend on who computed which tile. Owners are kept as numbers in vectors.
+"""
+
+import math
+
+from whatwhere.ops.cpu.kernels.memory import at, get, put
+from whatwhere.ops.cpu.kernels.simd import (
+    body,
+    filled,
+    function,
+    keep_first,
+    lanes,
+    load,
+    smallest,
+    steps,
+    store,
+    total,
+    where_equal,
+    where_less,
+)
+
+
+@function
+def products(x, dy, g, s, top, p0, p1, channels, positions, ds, owner, a):
+    """Positions p0 to p1 of ds and owner, and this tile's part of a."""
+    step = lanes(x)
+    c = channels
+    # Down, so that the last channel written to ``owner`` is the first that has the maximum.
+    while c > 0:
+        four = c % 4 == 0
+        new = c == channels
+        c -= 4 if four else 1
+        offset = c * positions
+        rows, grads, gates = at(x, offset), at(dy, offset), at(g, c)
+        sum0 = sum1 = sum2 = sum3 = filled(ds, 0.0)
+        p = p0
+        while p < p1:
+            count = min(p1 - p, step)
+            if four and count == step:
+                sums = _products_four(
+                    rows, grads, gates, s, top, c, new, p, step, positions, ds, owner
+                )
+            elif four:
+                sums = _products_four(
+                    rows, grads, gates, s, top, c, new, p, count, positions, ds, owner
+                )
+            else:
+                sums = _products_rest(rows, grads, gates, s, top, c, new, p, count, ds, owner)
+            sum0 = sum0 + sums[0]
+            sum1 = sum1 + sums[1]
+            sum2 = sum2 + sums[2]
+            sum3 = sum3 + sums[3]
+            p += step
+        a[c] = total(sum0)
+        if four:
+            a[c + 1] = total(sum1)
+            a[c + 2] = total(sum2)
+            a[c + 3] = total(sum3)
+
+
+@body
+def _before(ds, owner, new, p, count):
+    if new:
+        return filled(ds, 0.0), filled(ds, 0.0)
+    return load(ds, p, count), load(owner, p, count)
+
+
+@body
+def _products_four(x, dy, g, s, top, c, new, p, count, positions, ds, owner):
+    gate, highest = load(s, p, count), load(top, p, count)
+    sums, owners = _before(ds, owner, new, p, count)
+    q = p + 3 * positions
+    part, owners, a3 = _product(x, dy, g[3], gate, highest, c + 3, q, count, owners)
+    sums = sums + part
+    part, owners, a2 = _product(x, dy, g[2], gate, highest, c + 2, q - positions, count, owners)
+    sums = sums + part
+    q = p + positions
+    part, owners, a1 = _product(x, dy, g[1], gate, highest, c + 1, q, count, owners)
+    sums = sums + part
+    part, owners, a0 = _product(x, dy, g[0], gate, highest, c, p, count, owners)
+    store(ds, p, sums + part, count)
+    store(owner, p, owners, count)
+    return a0, a1, a2, a3
+
+
+@body
+def _products_rest(x, dy, g, s, top, c, new, p, count, ds, owner):
+    gate, highest = load(s, p, count), load(top, p, count)
+    sums, owners = _before(ds, owner, new, p, count)
+    part, owners, a0 = _product(x, dy, g[0], gate, highest, c, p, count, owners)
+    store(ds, p, sums + part, count)
+    store(owner, p, owners, count)
+    nothing = filled(ds, 0.0)
+    return a0, nothing, nothing, nothing
+
+
+@body
+def _product(x, dy, g, s, top, c, q, count, owners):
+    value = load(x, q, count)
+    product = value * load(dy, q, count)
+    gate = filled(x, g)
+    owners = where_equal(value * gate, top, filled(x, c), owners)
+    return product * gate, owners, product * s
+
+
+@function
+def weighted(x, dm, dt, owner, top, p0, p1, channels, positions, b, first):
+    """This tile's part of b, and the first position in it with the channel's maximum, or inf."""
+    step = lanes(x)
+    for c in range(channels):
+        row = at(x, c * positions)
+        highest = filled(b, top[c])
+        channel = filled(b, c)
+        sums = filled(b, 0.0)
+        best = filled(b, math.inf)
+        p = p0
+        while p + step <= p1:
+            part, places = _weighted_one(row, dm, dt, owner, highest, channel, p, step)
+            sums = sums + part
+            best = where_less(places, best, places, best)
+            p += step
+        if p < p1:
+            part, places = _weighted_one(row, dm, dt, owner, highest, channel, p, p1 - p)
+            sums = sums + part
+            places = keep_first(places, p1 - p, best)
+            best = where_less(places, best, places, best)
+        b[c] = total(sums)
+        first[c] = smallest(best)
+
+
+@body
+def _weighted_one(x, dm, dt, owner, top, channel, p, count):
+    nowhere = filled(dm, math.inf)
+    value = load(x, p, count)
+    owned = where_equal(load(owner, p, count), channel, load(dt, p, count), filled(dm, 0.0))
+    place = steps(dm) + filled(dm, p)
+    return value * (load(dm, p, count) + owned), where_equal(value, top, place, nowhere)
+
+
+@function
+def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions, dx):
+    """Channels c0 to c1 of dx at positions p0 to p1; da and dtop (C,) are the pools' gradients."""
+    step = lanes(dy)
+    c = c0
+    while c < c1:
+        four = c + 4 <= c1
+        offset = c * positions
+        grads, out = at(dy, offset), at(dx, offset)
+        p = p0
+        while p + step <= p1:
+            if four:
+                _gradient_four(
+                    grads, at(g, c), s, dm, dt, owner, at(da, c), c, p, step, positions, out
+                )
+            else:
+                maps = _maps(s, dm, dt, owner, p, step)
+                _gradient_one(grads, g[c], *maps, da[c], c, p, step, out)
+            p += step
+        if p < p1:
+            left = p1 - p
+            if four:
+                _gradient_four(
+                    grads, at(g, c), s, dm, dt, owner, at(da, c), c, p, left, positions, out
+                )
+            else:
+                maps = _maps(s, dm, dt, owner, p, left)
+                _gradient_one(grads, g[c], *maps, da[c], c, p, left, out)
+        rows = 4 if four else 1
+        for row in range(c, c + rows):
+            if first[row] >= p0 and first[row] < p1:
+                p = int(first[row])
+                q = row * positions + p
+                value = get(dy, q) * s[p] + dm[p]
+                if owner[p] == row:
+                    value += dt[p]
+                put(dx, q, g[row] * value + da[row] + dtop[row])
+        c += rows
+
+
+@body
+def _maps(s, dm, dt, owner, p, count):
+    return load(s, p, count), load(dm, p, count), load(dt, p, count), load(owner, p, count)
+
+
+@body
+def _gradient_four(dy, g, s, dm, dt, owner, da, c, p, count, positions, dx):
+    gate, mean, top, owners = _maps(s, dm, dt, owner, p, count)
+    for row in range(4):
+        q = row * positions + p
+        _gradient_one(dy, g[row], gate, mean, top, owners, da[row], c + row, q, count, dx)
+
+
+@body
+def _gradient_one(dy, g, s, dm, dt, owner, da, c, q, count, dx):
+    owned = where_equal(owner, filled(dy, c), dt, filled(dy, 0.0))
+    value = filled(dy, g) * (load(dy, q, count) * s + dm + owned) + filled(dy, da)
+    store(dx, q, value, count)

@@ -1,0 +1,27 @@
+"""The arguments that Python hands to a kernel: 64-bit integers at fixed places, addresses mostly."""
+
+# Work: a shared counter, how many pieces there are, how many make one sample, which phases to run.
+COUNTER, PIECES, SHARES, PHASES = range(4)
+# Sizes: N, C, P, hidden units, T, H, W and the kernel's.
+SAMPLES, CHANNELS, POSITIONS, UNITS, FRAMES, HEIGHT, WIDTH, KT, KH, KW = range(4, 14)
+# Statistics: how many, and the index of mean and of max among them, -1 for none.
+CHANNEL_DEPTH, CHANNEL_MEAN, CHANNEL_TOP, SPATIAL_DEPTH, SPATIAL_MEAN, SPATIAL_TOP = range(14, 20)
+# The two gates' factors before σ, whether the ReLU is folded in, and the tile of positions.
+CHANNEL_SCALE, SPATIAL_SCALE, RELU, TILE = range(20, 24)
+# Addresses; 0 where there is none.
+X, Y, RESIDUAL, SAVED, W0, B0, W1, B1, WC, BC = range(24, 34)
+# Scratch: one area per thread, its length in numbers, the counter that hands them out; shared areas.
+SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
+# Of the backward pass: dx, the parameters' gradients, and what passes from phase to phase.
+DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
+DZ, DHIDDEN, DDESCRIPTORS, DMEAN, DTOP, OWNER, PARTS, FIRST, KERNEL_PARTS = range(45, 54)
+LENGTH = 54
+
+# Phases of the forward pass, in this order.
+POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32
+FORWARD = POOL | HIDDEN | LOGITS | STATISTICS | MAP | APPLY
+# Phases of the backward pass, in this order.
+PRODUCTS, MAP_GRADIENT, WEIGHTED, LOGITS_GRADIENT, HIDDEN_GRADIENT = 1, 2, 4, 8, 16
+DESCRIPTOR_GRADIENT, GRADIENT, PARAMETERS = 32, 64, 128
+# Phases that take all samples together: their pieces are ranges of units or channels.
+BATCHED = 256
