@@ -7,6 +7,7 @@ of a backward operation differentiates the specification, and so on to any order
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whatwhere.ops import raw
@@ -96,6 +97,27 @@ def _cbam(call: Call) -> tuple[Setup, Backward]:
     return setup, backward
 
 
+def _pull_back(
+    function: Callable[..., Any], primals: Sequence[Tensor | None], cotangents: Any
+) -> list[Tensor | None]:
+    """The gradient of ``function`` at each primal, None where that is None; differentiable."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that the way from one primal to another is not part of its gradient.
+        own = [
+            None if p is None else p.view_as(p) if p.requires_grad else p.detach().requires_grad_()
+            for p in primals
+        ]
+        outputs = function(*own)
+        given = [primal for primal in own if primal is not None]
+        gradients = iter(
+            torch.autograd.grad(
+                outputs, given, cotangents, create_graph=create_graph, materialize_grads=True
+            )
+        )
+    return [None if primal is None else next(gradients) for primal in own]
+
+
 def _second(
     function: Callable[..., Tensor],
     dy: Tensor,
@@ -105,10 +127,10 @@ def _second(
     """The gradient, at dy and at the primals, of ``function``'s own gradient."""
 
     def first(dy: Tensor, *primals: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(g for g in raw.pull_back(function, primals, dy) if g is not None)
+        return tuple(g for g in _pull_back(function, primals, dy) if g is not None)
 
     wanted = tuple(c for c, p in zip(cotangents, primals, strict=True) if p is not None)
-    return raw.pull_back(first, [dy, *primals], wanted)
+    return _pull_back(first, [dy, *primals], wanted)
 
 
 def _pool_positions_backward() -> tuple[Setup, Backward]:
@@ -169,8 +191,9 @@ def _cbam_backward() -> tuple[Setup, Backward]:
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         dy, *primals, y = ctx.saved_tensors
 
-        def function(x: Tensor, w0: Tensor, *rest: Any) -> Tensor:
-            return raw.cbam(x, w0, *rest, *ctx.options, None, False)[0]
+        def function(*primals: Any) -> Tensor:
+            arguments = (*primals, *ctx.options, None, False)
+            return raw.cbam(*arguments)[0]
 
         ddy, dx, *rest = _second(function, raw.through_relu(dy, y), primals, cotangents[:-1])
         assert ddy is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whatwhere.ops.batching import RULES
 from whatwhere.ops.bodies import BODIES
-from whatwhere.ops.gradients import formulas
+from whatwhere.ops.gradients import Setup, formulas
 from whatwhere.ops.raw import memory_format
 from whatwhere.ops.reference import accumulation_dtype
 
@@ -119,6 +119,14 @@ def call_operator(op: str, *arguments: Any) -> Any:
     return OPERATORS[op](*arguments)
 
 
+def _by_keyword(setup: Setup) -> Setup:
+    # torch calls it with these keywords, which formulas that ignore one would have to keep.
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        setup(ctx, inputs, output)
+
+    return setup_context
+
+
 def _register() -> None:
     gradients = formulas(call_operator)
     # Exact strides: what is like x is so in its layout too, and the backward relies on it.
@@ -130,7 +138,8 @@ def _register() -> None:
         torch.library.register_fake(name, FAKES[op], lib=_library)
         if op in gradients:
             setup, backward = gradients[op]
-            torch.library.register_autograd(name, backward, setup_context=setup, lib=_library)
+            register = torch.library.register_autograd
+            register(name, backward, setup_context=_by_keyword(setup), lib=_library)
         if op in RULES:
             torch.library.register_vmap(name, RULES[op], lib=_library)
         OPERATORS[op] = getattr(torch.ops.whatwhere, op).default

@@ -15,7 +15,9 @@ from torch import Tensor
 from whatwhere.ops import reference
 from whatwhere.ops.reference import ActivationName, Statistic, accumulation_dtype
 
-Cotangents = Tensor | tuple[Tensor, ...]
+_KEY, _KEY_SET = torch._C.DispatchKey, torch._C.DispatchKeySet
+_NO_AUTOCAST = _KEY_SET(_KEY.AutocastCPU) | _KEY_SET(_KEY.AutocastCUDA)
+_EAGER = _KEY_SET(_KEY.BackendSelect) | _KEY_SET(_KEY.ADInplaceOrView)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -48,19 +50,18 @@ def spatial_shape(x: Tensor) -> tuple[int, ...]:
     return (x.shape[0], 1, *x.shape[2:])
 
 
-def pull_back(
-    function: Callable[..., Cotangents], primals: Sequence[Tensor | None], cotangents: Cotangents
+def _gradients(
+    function: Callable[..., Tensor], primals: Sequence[Tensor | None], cotangent: Tensor
 ) -> list[Tensor | None]:
-    """The gradient of ``function`` at each primal, None where that is None; differentiable."""
-    given = [primal for primal in primals if primal is not None]
-
-    def of_given(*values: Tensor) -> Cotangents:
-        rest = iter(values)
-        return function(*(None if primal is None else next(rest) for primal in primals))
-
-    vjp: Callable[[Cotangents], tuple[Tensor, ...]] = torch.func.vjp(of_given, *given)[1]
-    gradients = iter(vjp(cotangents))
-    return [None if primal is None else next(gradients) for primal in primals]
+    """The gradient of ``function`` at each primal, None where that is None."""
+    # The body of an operator runs below autograd, and perhaps inside a mode: with the dispatch
+    # keys of plain eager code, autograd is there again.
+    with torch._C._ForceDispatchKeyGuard(_EAGER, _NO_AUTOCAST), torch.enable_grad():
+        leaves = [None if p is None else p.detach().requires_grad_() for p in primals]
+        output = function(*leaves)
+        given = [leaf for leaf in leaves if leaf is not None]
+        gradients = iter(torch.autograd.grad(output, given, cotangent))
+    return [None if leaf is None else next(gradients) for leaf in leaves]
 
 
 def pool_positions(x: Tensor, statistics: Sequence[Statistic]) -> Tensor:
@@ -73,7 +74,7 @@ def pool_positions_backward(
     grad: Tensor, x: Tensor, _pooled: Tensor, statistics: Sequence[Statistic]
 ) -> Tensor:
     """The gradient of x, like x, from that of the descriptors."""
-    [dx] = pull_back(lambda x: pool_positions(x, statistics), [x], grad)
+    [dx] = _gradients(lambda x: pool_positions(x, statistics), [x], grad)
     assert dx is not None
     return _like(dx, x)
 
@@ -99,7 +100,7 @@ def pool_channels_backward(
     def function(x: Tensor, gate: Tensor | None) -> Tensor:
         return pool_channels(x, gate, statistics)
 
-    dx, dgate = pull_back(function, [x, channel_gate], grad)
+    dx, dgate = _gradients(function, [x, channel_gate], grad)
     assert dx is not None
     return _like(dx, x), _absent(x) if dgate is None else dgate.contiguous()
 
@@ -144,7 +145,7 @@ def apply_gates_backward(
     def function(x: Tensor, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
         return apply_gates(x, channel, spatial, None, False)
 
-    dx, *dgates = pull_back(function, [x, channel_gate, spatial_gate], dy)
+    dx, *dgates = _gradients(function, [x, channel_gate, spatial_gate], dy)
     assert dx is not None
     dchannel, dspatial = (_absent(x) if d is None else d.contiguous() for d in dgates)
     return _like(dx, x), dchannel, dspatial
@@ -224,12 +225,13 @@ def cbam_backward(
     """The gradients of x, w0, b0, w1, b1, wc, bc, and, where y is given, of the residual."""
     before = through_relu(dy, y)
 
-    def function(x: Tensor, w0: Tensor, *rest: Any) -> Tensor:
+    def function(*primals: Any) -> Tensor:
         options = (channel_statistics, spatial_statistics, channel_scale, spatial_scale)
-        return cbam(x, w0, *rest, *options, None, False)[0]
+        arguments = (*primals, *options, None, False)
+        return cbam(*arguments)[0]
 
     parameters = (w0, b0, w1, b1, wc, bc)
-    dx, *rest = pull_back(function, [x, *parameters], before)
+    dx, *rest = _gradients(function, [x, *parameters], before)
     assert dx is not None
     gradients = [_absent(x) if d is None else d.contiguous() for d in rest]
     dresidual = _absent(x) if y is None else _like(before, x)

@@ -36,6 +36,8 @@ def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str |
         return f"x is a {type(x).__name__}, not a plain tensor"
     if x.layout is not torch.strided:
         return f"x has the layout {x.layout}"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is at work, and takes the specification apart"
     if torch.compiler.is_compiling():
         if _exporting_to_onnx():
             return "ONNX has no operators of this library"
