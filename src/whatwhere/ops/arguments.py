@@ -67,7 +67,8 @@ def check_finish(
 
 def scale_of(name: str, activation: str) -> float:
     """The factor before σ of a gate's activation."""
-    check_choice("cbam", name, activation, tuple(SCALES))
+    if activation not in SCALES:
+        check_choice("cbam", name, activation, tuple(SCALES))
     return SCALES[activation]
 
 
@@ -75,16 +76,19 @@ def check_parameters(x: Tensor, parameters: Parameters, maps: int) -> None:
     """Refuse parameters of ``cbam`` whose shapes or dtypes do not fit x, or each other."""
     w0, b0, w1, b1, wc, bc = parameters
     channels, hidden = x.shape[1], w0.shape[0]
+    one, planes, *sizes = wc.shape
     right = (
         w0.shape == (hidden, channels)
         and w1.shape == (channels, hidden)
         and (b0 is None or b0.shape == (hidden,))
         and (b1 is None or b1.shape == (channels,))
-        and wc.ndim == x.ndim
-        and wc.shape[:2] == (1, maps)
-        and all(size % 2 == 1 for size in wc.shape[2:])
+        and one == 1
+        and planes == maps
+        and len(sizes) == x.ndim - 2
         and (bc is None or bc.shape == (1,))
     )
+    for size in sizes:
+        right = right and size % 2 == 1
     if not right:
         got = _listed({n: tuple(p.shape) for n, p in _given(parameters)})
         raise ValueError(
@@ -92,9 +96,13 @@ def check_parameters(x: Tensor, parameters: Parameters, maps: int) -> None:
             f"(1, {maps}, *K) of odd K with x of shape {tuple(x.shape)}, and biases (hidden,), "
             f"(C,), (1,), got {got}"
         )
-    dtype = accumulation_dtype(x.dtype)
+    dtype = x.dtype
     for parameter in parameters:
-        if parameter is not None and accumulation_dtype(parameter.dtype) != dtype:
+        if (
+            parameter is not None
+            and parameter.dtype != dtype
+            and accumulation_dtype(parameter.dtype) != accumulation_dtype(dtype)
+        ):
             got = _listed({n: p.dtype for n, p in _given(parameters)})
             raise ValueError(
                 f"cbam: expected parameters of x's dtype {x.dtype}, or all in float32 or half "

@@ -19,23 +19,20 @@ from whatwhere.ops.bodies import BODIES
 from whatwhere.ops.gradients import Backward, Setup, formulas
 from whatwhere.ops.library import call_operator
 
-PLAIN_TYPES = (Tensor, Parameter)
-
-
-def _own_keys() -> int:
-    return int(torch._C._dispatch_tls_local_include_set().raw_repr())
-
-
+PLAIN_TYPES = frozenset({Tensor, Parameter})
 _KEY, _KEY_SET = torch._C.DispatchKey, torch._C.DispatchKeySet
-_INFERENCE = int(_KEY_SET(_KEY.BackendSelect).raw_repr())
-_EAGER = int((_KEY_SET(_KEY.BackendSelect) | _KEY_SET(_KEY.ADInplaceOrView)).raw_repr())
+_INFERENCE = _KEY_SET(_KEY.BackendSelect)
+_EAGER = _INFERENCE | _KEY_SET(_KEY.ADInplaceOrView)
+_PLAIN_KEYS = frozenset(keys.raw_repr() for keys in (_EAGER, _INFERENCE))
+_OTHER_TYPES = frozenset({type(None), tuple, list, float, bool})
+_own_keys = torch._C._dispatch_tls_local_include_set
 
 
 def unwatched() -> bool:
     """Whether nothing would see, or change, a call on its way through the dispatcher."""
     return (
         not torch.compiler.is_compiling()
-        and _own_keys() in (_EAGER, _INFERENCE)
+        and _own_keys().raw_repr() in _PLAIN_KEYS
         and not torch._C._len_torch_function_stack()
         and not torch._C._autograd._profiler_enabled()
     )
@@ -43,19 +40,21 @@ def unwatched() -> bool:
 
 def call(op: str, *arguments: Any) -> Any:
     """Run a raw operation, with gradients where they are wanted."""
-    if not unwatched():
-        return call_operator(op, *arguments)
+    return call_unwatched(op, *arguments) if unwatched() else call_operator(op, *arguments)
+
+
+def call_unwatched(op: str, *arguments: Any) -> Any:
+    """``call`` where nothing watches; tensors that are not plain still take the dispatcher."""
     differentiable = False
     for argument in arguments:
-        if isinstance(argument, Tensor):
-            if (
-                type(argument) not in PLAIN_TYPES
-                or not argument.is_cpu
-                or argument.layout is not torch.strided
-                or argument.is_neg()
-            ):
+        kind = type(argument)
+        if kind in PLAIN_TYPES:
+            if not argument.is_cpu or argument.layout is not torch.strided or argument.is_neg():
                 return call_operator(op, *arguments)
-            differentiable = differentiable or argument.requires_grad
+            if argument.requires_grad:
+                differentiable = True
+        elif kind not in _OTHER_TYPES:
+            return call_operator(op, *arguments)
     if differentiable and torch.is_grad_enabled():
         return _FUNCTIONS[op].apply(*arguments)
     return BODIES[op](*arguments)

@@ -16,10 +16,9 @@ from whatwhere.ops.arguments import (
     checked_statistics,
     scale_of,
 )
-from whatwhere.ops.calls import call
 from whatwhere.ops.raw import channel_shape, spatial_shape
 from whatwhere.ops.reference import ActivationName, Statistic
-from whatwhere.ops.routing import by_reference
+from whatwhere.ops.routing import route
 
 
 def pool_positions(x: Tensor, *, statistics: Sequence[Statistic]) -> tuple[Tensor, ...]:
@@ -40,7 +39,8 @@ def pool_positions(x: Tensor, *, statistics: Sequence[Statistic]) -> tuple[Tenso
              [2.]]]),)
     """
     chosen = checked_statistics("pool_positions", x, statistics)
-    if by_reference("pool_positions", x, chosen):
+    call = route("pool_positions", x, chosen)
+    if call is None:
         return reference.pool_positions(x, statistics=chosen)
     pooled = call("pool_positions", x, chosen)
     shape = channel_shape(x)
@@ -71,7 +71,8 @@ def pool_channels(
         channel_gate = checked_gate(
             "pool_channels", "channel_gate", channel_gate, x, channel_shape(x)
         )
-    if by_reference("pool_channels", x, chosen):
+    call = route("pool_channels", x, chosen)
+    if call is None:
         return reference.pool_channels(x, statistics=chosen, channel_gate=channel_gate)
     rows = None if channel_gate is None else channel_gate.reshape(x.shape[:2])
     pooled = call("pool_channels", x, rows, chosen)
@@ -98,7 +99,8 @@ def pool_frames(x: Tensor, *, statistics: Sequence[Statistic]) -> tuple[Tensor, 
     if x.ndim == 3:
         return pool_channels(x, statistics=statistics)
     chosen = checked_statistics("pool_frames", x, statistics)
-    if not {"mean", "max"}.issuperset(chosen) or by_reference("pool_positions", x, chosen):
+    call = route("pool_positions", x, chosen)
+    if call is None or not {"mean", "max"}.issuperset(chosen):
         return reference.pool_frames(x, statistics=chosen)
     # Every frame of every channel first, then over channels: so the first maximum of a frame is
     # still the first in row-major order. Frames move next to N where channels come last.
@@ -161,7 +163,8 @@ def apply_gates(
     if temporal_gate is not None:
         shape = (x.shape[0], 1, x.shape[2], *(1,) * (x.ndim - 3))
         temporal_gate = checked_gate("apply_gates", "temporal_gate", temporal_gate, x, shape)
-    if by_reference("apply_gates", x, ()):
+    call = route("apply_gates", x, ())
+    if call is None:
         gates = [g for g in (channel_gate, spatial_gate, temporal_gate) if g is not None]
         y = reference.apply_gates(x, gates=gates, residual=residual, relu=relu)
         return x.copy_(y) if inplace else y
@@ -238,7 +241,8 @@ def cbam(
         conv_bias,
     )
     check_parameters(x, parameters, len(spatial))
-    if by_reference("cbam", x, (*channel, *spatial)):
+    call = route("cbam", x, (*channel, *spatial))
+    if call is None:
         y = reference.cbam(
             x,
             *parameters,

@@ -1,11 +1,11 @@
 """Which implementation runs an operation: the fast kernels, or the specification."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from whatwhere.checks import check_choice
 from whatwhere.ops import raw
 
+Result = TypeVar("Result")
 ImplementationName = Literal["reference", "cpu"]
 Operation = Literal["pool_positions", "pool_channels", "apply_gates", "cbam"]
 
@@ -22,6 +23,12 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 _forced: ContextVar[ImplementationName | None] = ContextVar(
     "whatwhere_implementation", default=None
 )
+
+
+def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
+    """``torch.compiler.assume_constant_result``, which would import the compiler at once."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def kernels() -> tuple[Any, str | None]:
         return None, f"{error.name} is not installed"
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def missing_kernels() -> str | None:
     """Why there are no fast kernels here at all, or None; a constant to what is compiled."""
     return kernels()[1]
@@ -72,7 +79,9 @@ def missing_kernels() -> str | None:
 def without_kernels(op: Operation, x: Tensor, statistics: Sequence[str]) -> str | None:
     """Why the fast kernels can't serve an operation on a plain tensor, or None if they can."""
     if not x.is_cpu:
-        return f"x is on the device {x.device}, and there are kernels for cpu alone"
+        return f"x is on the device {x.device}"
+    if x.layout is not torch.strided:
+        return f"x has the layout {x.layout}"
     module, reason = kernels()
     if module is not None:
         reason = module.unsupported(op, x, statistics)

@@ -13,11 +13,13 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 from whatwhere.checks import check_choice
-from whatwhere.ops.calls import PLAIN_TYPES
+from whatwhere.ops.calls import PLAIN_TYPES, call, call_unwatched, unwatched
+from whatwhere.ops.gradients import Call
 from whatwhere.ops.implementations import (
     OPERATIONS,
     ImplementationName,
     Operation,
+    constant_when_compiled,
     forced,
     missing_kernels,
     without_kernels,
@@ -25,7 +27,7 @@ from whatwhere.ops.implementations import (
 from whatwhere.ops.reference import Statistic
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _exporting_to_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
@@ -42,6 +44,8 @@ def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str |
         if _exporting_to_onnx():
             return "ONNX has no operators of this library"
         return missing_kernels() if x.is_cpu else f"x is on the device {x.device}"
+    if type(x) in PLAIN_TYPES and torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode watches, which is to see what is computed"
     if torch._C._get_tracing_state() is not None:
         return "torch.jit.trace is tracing, and ONNX has no operators of this library"
     if forward_ad._current_level >= 0:
@@ -49,15 +53,24 @@ def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str |
     return without_kernels(op, x, statistics)
 
 
-def by_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> bool:
-    """Whether the specification runs an operation on x; refuses to if kernels are forced."""
+def route(op: Operation, x: Tensor, statistics: Sequence[str]) -> Call | None:
+    """What runs the raw operation for x, or None where the specification is to run.
+
+    Raises:
+        ValueError: kernels are forced and can't serve.
+    """
     wanted = forced()
+    if wanted is None and unwatched() and type(x) in PLAIN_TYPES:
+        # The common case: of the reasons below, only these are left.
+        if forward_ad._current_level >= 0 or without_kernels(op, x, statistics) is not None:
+            return None
+        return call_unwatched
     if wanted == "reference":
-        return True
+        return None
     reason = _why_reference(op, x, statistics)
     if reason is not None and wanted == "cpu":
         raise ValueError(f'{op}: implementation("cpu") cannot serve: {reason}')
-    return reason is not None
+    return call if reason is None else None
 
 
 def implementation_of(
