@@ -11,6 +11,7 @@ from whatwhere.gates import (
     build,
     names,
 )
+from whatwhere.ops import implementation
 from whatwhere.surgery import attached, attend, detach
 
 __version__ = "0.1.0"
@@ -28,5 +29,6 @@ __all__ = [
     "attend",
     "build",
     "detach",
+    "implementation",
     "names",
 ]

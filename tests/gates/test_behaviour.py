@@ -172,7 +172,7 @@ def test_frames_as_channels_are_gated_by_channel_attention():
 BAD = [
     (lambda: ChannelAttention(0), r"ChannelAttention: expected channels .* >= 1, got 0"),
     (lambda: ChannelAttention(8, reduction_ratio=0), r"reduction_ratio .* got 0"),
-    (lambda: ChannelAttention(8, statistics=["avg"]), r"'mean', 'max', got 'avg'"),
+    (lambda: ChannelAttention(8, statistics=["avg"]), r"'mean', 'max', 'std', 'l2', got 'avg'"),
     (lambda: ChannelAttention(8, statistics="mean"), r"distinct names, got 'mean'"),
     (lambda: ChannelAttention(8, statistics=["max", "max"]), r"distinct names"),
     (lambda: SpatialAttention(kernel_size=8), r"kernel_size to be odd.*got 8"),

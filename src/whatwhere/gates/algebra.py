@@ -1,14 +1,11 @@
 """The algebra every gate is a sentence of: summarise x, mix the summaries, squash, multiply.
 
-``Gate(keep, statistics, mix, activation)`` is one gate, ``Seq`` applies gates one after another,
-``Par`` joins gates that look at the same x.
+``Gate(keep, statistics, mix, activation)`` is one gate; ``composition`` puts several together.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice, check_distinct, check_feature_map
@@ -18,8 +15,11 @@ from whatwhere.ops import (
     ActivationName,
     Statistic,
     activate,
-    apply_gate,
-    pool,
+    apply_gates,
+    pool_channels,
+    pool_frames,
+    pool_positions,
+    without_autocast,
 )
 
 Keep = Literal["C", "S", "T"]
@@ -73,7 +73,7 @@ class Gate(nn.Module):
     Args:
         keep: the axes the gate keeps, besides N: "C" channels (*what*), "S" all positions
             (*where*), "T" the first position axis of (N, C, L) or (N, C, T, H, W) (*when*).
-        statistics: "mean" and "max", in the order in which ``mix`` receives them.
+        statistics: "mean", "max", "std" and "l2", in the order in which ``mix`` receives them.
         mix: from descriptors to logits.
         activation: "sigmoid", "double_sigmoid" or, inside a ``Par`` that joins logits, "identity".
         start: "paper" leaves the parameters as the mix made them. "identity" makes y = x exactly
@@ -82,6 +82,7 @@ class Gate(nn.Module):
     Descriptors and mix are computed in float32 at least, under autocast and with half-precision
     parameters too, since they are tiny and lose most there; g is cast to the dtype of x.
 
+    >>> import torch
     >>> from whatwhere.gates.mixes import DenseMix
     >>> squeeze_excite = Gate(keep="C", statistics=["mean"], mix=DenseMix(8, hidden=2, bias=True))
     >>> squeeze_excite.gate(torch.ones(4, 8, 5, 5)).shape
@@ -107,7 +108,7 @@ class Gate(nn.Module):
         self.statistics: tuple[Statistic, ...] = tuple(statistics)
         self.mix = mix
         if start == "identity":
-            activation = _identity_activation(owner, activation)
+            activation = identity_activation(owner, activation)
             mix.zero_logits()
         self.activation = Activation(activation)
 
@@ -118,144 +119,35 @@ class Gate(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """The gate of x alone, in the dtype of x; pooled axes have size 1."""
+        return self.values(x).to(x.dtype)
+
+    def values(self, x: Tensor, *, channel_gate: Tensor | None = None) -> Tensor:
+        """The gate of x, or of x · channel_gate if it keeps positions, before any rounding."""
         ranks = (3, 5) if self.keep == "T" else (3, 4, 5)
-        check_feature_map(type(self).__name__, x, ranks)
-        self.mix.check(type(self).__name__, x)
-        kept = {"C": {1}, "S": set(range(2, x.ndim)), "T": {2}}[self.keep]
-        axes = [axis for axis in range(1, x.ndim) if axis not in kept]
-        with _without_autocast(x):
-            logits = self.mix(pool(x, axes, self.statistics))
-            gate: Tensor = self.activation(logits)
-        return gate.to(x.dtype)
+        owner, mix = type(self).__name__, self.mix
+        check_feature_map(owner, x, ranks)
+        mix.check(owner, x)
+        if self.keep == "C":
+            descriptors = pool_positions(x, statistics=self.statistics)
+        elif self.keep == "S":
+            descriptors = pool_channels(x, statistics=self.statistics, channel_gate=channel_gate)
+        else:
+            descriptors = pool_frames(x, statistics=self.statistics)
+        with without_autocast(x):
+            gate: Tensor = self.activation(mix(descriptors))
+        return gate
 
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        return apply_gate(x, self.gate(x))
+        return gated(x, {self.keep: self.gate(x)})
 
     def extra_repr(self) -> str:
         """Kept axes and statistics, for printing."""
         return f"keep={self.keep!r}, statistics={self.statistics}"
 
 
-class Seq(nn.Module):
-    """Gates one after another: each sees the output of the one before.
-
-    >>> from whatwhere.gates import ChannelAttention, SpatialAttention
-    >>> cbam = Seq(channel=ChannelAttention(32), spatial=SpatialAttention())
-    >>> cbam(torch.ones(2, 32, 7, 7)).shape
-    torch.Size([2, 32, 7, 7])
-    """
-
-    def __init__(self, **gates: nn.Module) -> None:
-        _check_gates("Seq", gates)
-        super().__init__()
-        for name, gate in gates.items():
-            self.add_module(name, gate)
-
-    def gate(self, x: Tensor) -> Tensor:
-        """The product of the gates, each computed on the output of the ones before."""
-        total = torch.ones((), dtype=x.dtype, device=x.device)
-        parts: Any = self.children()
-        for part in parts:
-            gate = part.gate(x)
-            total = total * gate
-            x = apply_gate(x, gate)
-        return total
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
-        for gate in self.children():
-            x = gate(x)
-        return x
-
-
-class Par(nn.Module):
-    """Gates side by side, all computed on the same x and joined into one.
-
-    Args:
-        join: "logits": y = x · activation(Σ logits), so the gates inside have the activation
-            "identity". "gates": y = x · Π gates.
-        activation: of the joined logits; only with ``join="logits"``, where it is "sigmoid" if
-            not given.
-        start: as for ``Gate``; only with ``join="logits"``.
-
-    >>> from whatwhere.gates import ChannelAttention, SpatialAttention
-    >>> both = Par(join="gates", channel=ChannelAttention(8), spatial=SpatialAttention())
-    >>> both.gate(torch.ones(2, 8, 5, 5)).shape
-    torch.Size([2, 8, 5, 5])
-    """
-
-    kind: Kind = "joint"
-
-    def __init__(
-        self,
-        *,
-        join: Literal["logits", "gates"],
-        activation: ActivationName | None = None,
-        start: Start = "paper",
-        **gates: nn.Module,
-    ) -> None:
-        check_choice("Par", "join", join, ("logits", "gates"))
-        check_choice("Par", "start", start, STARTS)
-        _check_gates("Par", gates)
-        if join == "gates" and (activation is not None or start != "paper"):
-            raise ValueError(
-                'Par: expected activation and start only with join="logits"; with join="gates" '
-                f"each gate has its own, got activation={activation!r}, start={start!r}"
-            )
-        super().__init__()
-        self.join = join
-        for name, gate in gates.items():
-            self.add_module(name, gate)
-        self._parts = tuple(gates)
-        if join == "logits":
-            activation = "sigmoid" if activation is None else activation
-            self._check_raw(gates)
-            if start == "identity":
-                activation = _identity_activation("Par", activation)
-                for gate in gates.values():
-                    cast(Gate, gate).mix.zero_logits()
-            self.activation = Activation(activation)
-
-    @staticmethod
-    def _check_raw(gates: dict[str, nn.Module]) -> None:
-        for name, gate in gates.items():
-            if not isinstance(gate, Gate) or gate.activation.name != "identity":
-                raise ValueError(
-                    'Par: expected every gate joined by its logits to be a Gate with activation="'
-                    f'identity", got {name}={gate!r}'
-                )
-
-    def gate(self, x: Tensor) -> Tensor:
-        """The joined gate, broadcast to the axes that any of the gates keeps."""
-        gates = [getattr(self, part).gate(x) for part in self._parts]
-        total: Tensor = gates[0]
-        for gate in gates[1:]:
-            total = total + gate if self.join == "logits" else total * gate
-        if self.join == "logits":
-            total = self.activation(total)
-        return total
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
-        return apply_gate(x, self.gate(x))
-
-    def extra_repr(self) -> str:
-        """The join, for printing."""
-        return f"join={self.join!r}"
-
-
-def _check_gates(owner: str, gates: dict[str, nn.Module]) -> None:
-    if not gates:
-        raise ValueError(f"{owner}: expected at least one gate, got none")
-    for name, gate in gates.items():
-        if hasattr(Seq, name) or hasattr(Par, name):
-            raise ValueError(f"{owner}: expected names that modules don't use, got {name!r}")
-        if not callable(getattr(gate, "gate", None)):
-            raise ValueError(f"{owner}: expected gates, with a method gate(x), got {name}={gate!r}")
-
-
-def _identity_activation(owner: str, activation: ActivationName) -> ActivationName:
+def identity_activation(owner: str, activation: ActivationName) -> ActivationName:
+    """The activation of an identity start, which doubles a sigmoid."""
     if activation != "sigmoid":
         raise ValueError(
             f'{owner}: expected start="identity" with activation="sigmoid", which it doubles, '
@@ -264,8 +156,13 @@ def _identity_activation(owner: str, activation: ActivationName) -> ActivationNa
     return "double_sigmoid"
 
 
-def _without_autocast(x: Tensor) -> torch.autocast | nullcontext[None]:
-    # Entered only where autocast is on: an idle context would still be a node in exported graphs.
-    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()
+def gated(x: Tensor, gates: dict[Keep, Tensor]) -> Tensor:
+    """x times gates of different kinds, in one pass."""
+    if not gates:
+        return x
+    return apply_gates(
+        x,
+        channel_gate=gates.get("C"),
+        spatial_gate=gates.get("S"),
+        temporal_gate=gates.get("T"),
+    )

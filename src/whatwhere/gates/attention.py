@@ -32,7 +32,7 @@ class ChannelAttention(Gate):
     Args:
         channels: C.
         reduction_ratio: r; the hidden layer has ``hidden_size(C, r, rounding)`` units.
-        statistics: descriptors, "mean" and "max".
+        statistics: descriptors, any of "mean", "max", "std" and "l2".
         bias: whether the two layers have biases.
         rounding: of C/r: "floor" as in the authors' code, "nearest" as in timm.
         activation: σ, or "identity" for a gate that a ``Par`` joins by logits.
@@ -151,7 +151,7 @@ class TemporalAttention(Gate):
         kernel_size: odd k of the conv form, 3 if not given.
         frames: T of the dense form, required there.
         reduction_ratio: r of the dense form, 2 if not given.
-        statistics: descriptors, "mean" and "max".
+        statistics: descriptors, any of "mean", "max", "std" and "l2".
         bias: whether the mixing layers have biases.
         activation: σ, or "identity" for a gate that a ``Par`` joins by logits.
         start: "identity" makes y = x until trained.

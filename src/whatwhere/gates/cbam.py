@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice, check_distinct
-from whatwhere.gates.algebra import STARTS, Gate, Par, Seq, Start
+from whatwhere.gates.algebra import STARTS, Gate, Start
 from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
+from whatwhere.gates.composition import Par, Seq
 from whatwhere.ops import ActivationName
 
 Dialect = Literal["paper", "official", "timm"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from whatwhere.checks import check_axis_size, check_feature_map, check_odd, check_positive
 from whatwhere.gates.algebra import Keep, Mix
-from whatwhere.ops import Statistic, accumulation_dtype
+from whatwhere.ops import Statistic, accumulation_dtype, two_layers
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -58,9 +58,7 @@ class DenseMix(Mix):
         """Descriptors (N, C, 1, ...) or (N, 1, T, ...) to logits of the same shape."""
         w0, b0 = _promoted(self.reduce)
         w1, b1 = _promoted(self.expand)
-        rows = [descriptor.flatten(1) for descriptor in descriptors]
-        logits = [F.linear(F.relu(F.linear(row, w0, b0)), w1, b1) for row in rows]
-        return torch.stack(logits).sum(0).reshape(descriptors[0].shape)
+        return two_layers(descriptors, w0, b0, w1, b1)
 
     def zero_logits(self) -> None:
         """Zero W1 and b1: the hidden layer still gives W1 a gradient."""

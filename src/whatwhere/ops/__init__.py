@@ -9,6 +9,8 @@ The rules every implementation keeps:
 * **Empty.** A batch of 0 samples gives 0 descriptors; pooling over 0 elements is refused.
 """
 
+from whatwhere.ops.dispatch import apply_gates, cbam, pool_channels, pool_frames, pool_positions
+from whatwhere.ops.implementations import ImplementationName, implementation
 from whatwhere.ops.reference import (
     ACTIVATIONS,
     STATISTICS,
@@ -18,15 +20,28 @@ from whatwhere.ops.reference import (
     activate,
     apply_gate,
     pool,
+    two_layers,
+    without_autocast,
 )
+from whatwhere.ops.routing import implementation_of
 
 __all__ = [
     "ACTIVATIONS",
     "STATISTICS",
     "ActivationName",
+    "ImplementationName",
     "Statistic",
     "accumulation_dtype",
     "activate",
     "apply_gate",
+    "apply_gates",
+    "cbam",
+    "implementation",
+    "implementation_of",
     "pool",
+    "pool_channels",
+    "pool_frames",
+    "pool_positions",
+    "two_layers",
+    "without_autocast",
 ]

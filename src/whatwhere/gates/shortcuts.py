@@ -1,0 +1,152 @@
+"""Where the modules inside a gate may be passed by: nobody hooks in, each is as it was built.
+
+Calling modules one by one costs more than small gates do. What is decided here is decided anew
+in every call, from the modules as they are.
+"""
+
+from typing import Any, TypeGuard
+
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from whatwhere.gates.algebra import Activation, Gate
+from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS, DenseMix, PositionConv
+from whatwhere.ops import accumulation_dtype, cbam
+
+_CONVOLUTIONS = frozenset(CONVOLUTIONS.values())
+_NORMS = frozenset(BATCH_NORMS.values())
+_STATISTICS = frozenset({"mean", "max"})
+_SIGMOIDS = frozenset({"sigmoid", "double_sigmoid"})
+_DENSE, _CONV = frozenset({DenseMix}), frozenset({PositionConv})
+_LINEAR, _ACTIVATION = frozenset({nn.Linear}), frozenset({Activation})
+
+
+def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
+    """Whether calling a module is what ``Gate`` does, and nothing more."""
+    kind: Any = type(module)
+    return (
+        isinstance(module, Gate)
+        and kind.forward is Gate.forward
+        and kind.gate is Gate.gate
+        and kind.values is Gate.values
+        and _quiet(module)
+    )
+
+
+def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor | None:
+    """The output of a channel and then a spatial gate by the one operation for both.
+
+    None where that would pass by anything but the arithmetic: hooks, other classes, a norm in
+    training; or where x is not what the gates take, which they themselves refuse.
+    """
+    if not (_sigmoid_gate(first, "C") and _sigmoid_gate(second, "S")):
+        return None
+    dense, conv = _dense(first), _conv(second)
+    if dense is None or conv is None or _global_hooks():
+        return None
+    activations: Any = first._modules["activation"], second._modules["activation"]
+    w0, b0, w1, b1 = dense
+    weight, bias = conv
+    if not (
+        isinstance(x, Tensor)
+        and x.ndim == weight.ndim
+        and x.shape[1] == w0.shape[1]
+        and 0 not in x.shape[1:]
+        and (x.dtype == w0.dtype or accumulation_dtype(x.dtype) == accumulation_dtype(w0.dtype))
+        and x.is_floating_point()
+    ):
+        return None
+    return cbam(
+        x,
+        reduce_weight=w0,
+        reduce_bias=b0,
+        expand_weight=w1,
+        expand_bias=b1,
+        conv_weight=weight,
+        conv_bias=bias,
+        channel_statistics=first.statistics,
+        spatial_statistics=second.statistics,
+        channel_activation=activations[0].name,
+        spatial_activation=activations[1].name,
+    )
+
+
+def _sigmoid_gate(module: nn.Module, keep: str) -> TypeGuard[Gate]:
+    if not is_plain_gate(module) or module.keep != keep:
+        return False
+    activation: Any = module._modules["activation"]
+    return (
+        _is(activation, _ACTIVATION)
+        and activation.name in _SIGMOIDS
+        and _STATISTICS.issuperset(module.statistics)
+    )
+
+
+def _dense(gate: Gate) -> Any:
+    """W0, b0, W1 and b1 of a channel gate."""
+    mix: Any = gate._modules["mix"]
+    if not _is(mix, _DENSE) or mix.axis != 1:
+        return None
+    reduce, expand = mix._modules["reduce"], mix._modules["expand"]
+    if not (_is(reduce, _LINEAR) and _is(expand, _LINEAR)):
+        return None
+    w0, b0 = _affine(reduce)
+    w1, b1 = _affine(expand)
+    return None if w0 is None or w1 is None else (w0, b0, w1, b1)
+
+
+def _conv(gate: Gate) -> Any:
+    """Weight and bias of a spatial gate, with its norm folded in."""
+    mix: Any = gate._modules["mix"]
+    if not _is(mix, _CONV):
+        return None
+    layer, norm = mix._modules["conv"], mix._modules.get("norm")
+    if not _is(layer, _CONVOLUTIONS):
+        return None
+    weight, bias = _affine(layer)
+    if norm is None or weight is None:
+        return None if weight is None else (weight, bias)
+    if norm.training or not _is(norm, _NORMS):
+        return None
+    return _folded(weight, bias, norm)
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor] | None:
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or norm.weight is None:
+        return None
+    dtype = accumulation_dtype(weight.dtype)
+    scale = norm.weight.to(dtype) * (variance.to(dtype) + norm.eps).rsqrt()
+    shift = norm.bias.to(dtype) - mean.to(dtype) * scale
+    if bias is not None:
+        shift = shift + bias.to(dtype) * scale
+    return weight.to(dtype) * scale, shift
+
+
+def _affine(layer: Any) -> tuple[Tensor | None, Tensor | None]:
+    # Not by attribute: modules look those up slowly, and parametrised ones compute them.
+    return layer._parameters.get("weight"), layer._parameters.get("bias")
+
+
+def _is(module: Any, kinds: frozenset[type[nn.Module]]) -> bool:
+    return type(module) in kinds and _quiet(module)
+
+
+def _quiet(module: Any) -> bool:
+    # Some libraries wrap modules by giving an instance a forward of its own.
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _global_hooks() -> bool:
+    return bool(
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
+    )

@@ -1,0 +1,95 @@
+"""Which implementation runs an operation: the fast kernels, or the specification."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from whatwhere.checks import check_choice
+from whatwhere.ops import raw
+
+Result = TypeVar("Result")
+ImplementationName = Literal["reference", "cpu"]
+Operation = Literal["pool_positions", "pool_channels", "apply_gates", "cbam"]
+
+IMPLEMENTATIONS: tuple[ImplementationName, ...] = get_args(ImplementationName)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+_forced: ContextVar[ImplementationName | None] = ContextVar(
+    "whatwhere_implementation", default=None
+)
+
+
+def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
+    """``torch.compiler.assume_constant_result``, which would import the compiler at once."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@contextmanager
+def implementation(name: ImplementationName) -> Iterator[None]:
+    """Force one implementation inside the block, in this thread or asynchronous task alone.
+
+    "reference" is plain PyTorch, also in what is compiled, traced or exported inside the block:
+    no operator of this library is in the graph. "cpu" are the fast kernels, and what they can't
+    serve raises a ValueError that says why. What was compiled keeps what it was compiled with.
+
+    >>> import torch, whatwhere
+    >>> gate = whatwhere.ChannelAttention(8)
+    >>> with whatwhere.implementation("reference"):
+    ...     program = torch.export.export(gate, (torch.randn(2, 8, 5, 5),))
+    >>> "whatwhere" in str(program.graph)
+    False
+    """
+    check_choice("implementation", "name", name, IMPLEMENTATIONS)
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced() -> ImplementationName | None:
+    """The implementation that ``implementation`` forces here, if any."""
+    return _forced.get()
+
+
+@cache
+def kernels() -> tuple[Any, str | None]:
+    """The module of fast kernels, imported at the first need; or None, and why there is none."""
+    try:
+        return import_module("whatwhere.ops.cpu"), None
+    except ModuleNotFoundError as error:
+        if error.name not in ("numba", "llvmlite", "whatwhere.ops.cpu"):
+            raise
+        return None, f"{error.name} is not installed"
+
+
+@constant_when_compiled
+def missing_kernels() -> str | None:
+    """Why there are no fast kernels here at all, or None; a constant to what is compiled."""
+    return kernels()[1]
+
+
+def without_kernels(op: Operation, x: Tensor, statistics: Sequence[str]) -> str | None:
+    """Why the fast kernels can't serve an operation on a plain tensor, or None if they can."""
+    if not x.is_cpu:
+        return f"x is on the device {x.device}"
+    if x.layout is not torch.strided:
+        return f"x has the layout {x.layout}"
+    module, reason = kernels()
+    if module is not None:
+        reason = module.unsupported(op, x, statistics)
+    return reason
+
+
+def body(op: str, family: Operation, x: Tensor, statistics: Sequence[str]) -> Any:
+    """The function that computes a raw operation of a family: a kernel, or the specification."""
+    if without_kernels(family, x, statistics) is None:
+        return getattr(kernels()[0], op)
+    return getattr(raw, op)

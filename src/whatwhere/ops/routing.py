@@ -1,0 +1,99 @@
+"""Where an operation on some x runs: in the raw operations, or by the specification.
+
+Plain tensors on the CPU that the fast kernels can serve go to the raw operations (``calls``);
+all else, and all inside ``implementation("reference")``, is the specification: plain PyTorch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
+
+from whatwhere.checks import check_choice
+from whatwhere.ops.calls import PLAIN_TYPES, call, call_unwatched, unwatched
+from whatwhere.ops.gradients import Call
+from whatwhere.ops.implementations import (
+    OPERATIONS,
+    ImplementationName,
+    Operation,
+    constant_when_compiled,
+    forced,
+    missing_kernels,
+    without_kernels,
+)
+from whatwhere.ops.reference import Statistic
+
+
+@constant_when_compiled
+def _exporting_to_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export()
+
+
+def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str | None:
+    """Why the specification runs an operation on x, or None where the raw operation does."""
+    if type(x) not in PLAIN_TYPES and not isinstance(x, FakeTensor | FunctionalTensor):
+        return f"x is a {type(x).__name__}, not a plain tensor"
+    if x.layout is not torch.strided:
+        return f"x has the layout {x.layout}"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is at work, and takes the specification apart"
+    if torch.compiler.is_compiling():
+        if _exporting_to_onnx():
+            return "ONNX has no operators of this library"
+        return missing_kernels() if x.is_cpu else f"x is on the device {x.device}"
+    if type(x) in PLAIN_TYPES and torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode watches, which is to see what is computed"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace is tracing, and ONNX has no operators of this library"
+    if forward_ad._current_level >= 0:
+        return "forward-mode derivatives are the specification's"
+    return without_kernels(op, x, statistics)
+
+
+def route(op: Operation, x: Tensor, statistics: Sequence[str]) -> Call | None:
+    """What runs the raw operation for x, or None where the specification is to run.
+
+    Raises:
+        ValueError: kernels are forced and can't serve.
+    """
+    wanted = forced()
+    if wanted is None and unwatched() and type(x) in PLAIN_TYPES:
+        # The common case: of the reasons below, only these are left.
+        if forward_ad._current_level >= 0 or without_kernels(op, x, statistics) is not None:
+            return None
+        return call_unwatched
+    if wanted == "reference":
+        return None
+    reason = _why_reference(op, x, statistics)
+    if reason is not None and wanted == "cpu":
+        raise ValueError(f'{op}: implementation("cpu") cannot serve: {reason}')
+    return call if reason is None else None
+
+
+def implementation_of(
+    op: Operation, x: Tensor, *, statistics: Sequence[Statistic] = ("mean", "max")
+) -> tuple[ImplementationName, str]:
+    """Which implementation would run an operation on x here and now, and why.
+
+    Args:
+        op: "pool_positions", "pool_channels", "apply_gates" or "cbam".
+        x: the feature map.
+        statistics: of the descriptors; for "cbam" those of both gates.
+
+    Raises:
+        ValueError: op is unknown.
+
+    >>> from whatwhere import implementation
+    >>> with implementation("reference"):
+    ...     implementation_of("cbam", torch.zeros(1, 8, 5, 5))
+    ('reference', 'implementation("reference") forces it')
+    """
+    check_choice("implementation_of", "op", op, OPERATIONS)
+    wanted = forced()
+    if wanted == "reference":
+        return "reference", 'implementation("reference") forces it'
+    reason = _why_reference(op, x, statistics)
+    return ("cpu", "the kernels serve it") if reason is None else ("reference", reason)
