@@ -14,8 +14,8 @@ X, Y, RESIDUAL, SAVED, W0, B0, W1, B1, WC, BC = range(24, 34)
 SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
 # Of the backward pass: dx, the parameters' gradients, and what passes from phase to phase.
 DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
-DZ, DHIDDEN, DDESCRIPTORS, DMEAN, DTOP, OWNER, PARTS, FIRST, KERNEL_PARTS = range(45, 54)
-LENGTH = 54
+DZ, DHIDDEN, DDESCRIPTORS, DMAPS, PARTS, KERNEL_PARTS = range(45, 51)
+LENGTH = 51
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32

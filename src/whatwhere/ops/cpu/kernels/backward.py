@@ -134,7 +134,7 @@ def pool_gradients(tag, a, n, parts, tiles, da, dtop, first):
 def sample_maps(tag, a, n):
     """Sample n's ds, dm, dt and owner."""
     positions = a[A.POSITIONS]
-    ds = at(wide(tag, a[A.DMEAN]), n * 4 * positions)
+    ds = at(wide(tag, a[A.DMAPS]), n * 4 * positions)
     return ds, at(ds, positions), at(ds, 2 * positions), at(ds, 3 * positions)
 
 

@@ -4,12 +4,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from whatwhere.ops.cpu.kernels.simd import (
     ACCUMULATOR,
     BFLOAT16,
     FLOAT16,
+    I32,
     I64,
     _narrow,
     _of,
@@ -65,6 +67,20 @@ def at(typing_context: Any, pointer: Any, index: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing_context: Any, pointer: Any, index: Any) -> Any:
+    """Ask for the memory at ``index``, which may lie outside of what is allocated."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, I32, I32, I32])
+        target = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(target, [place, I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64), generate
+
+
+@intrinsic
 def take(typing_context: Any, counter: Any) -> Any:
     """The counter's value; the next thread to ask gets one more."""
 
@@ -84,7 +100,7 @@ def get(typing_context: Any, pointer: Any, index: Any) -> Any:
         if storage in (BFLOAT16, FLOAT16):
             raw = _repeat(builder, raw, ir.VectorType(raw.type, vector.lanes))
             wide = _widen(builder, raw, storage, vector)
-            return builder.extract_element(wide, ir.IntType(32)(0))
+            return builder.extract_element(wide, I32(0))
         return raw
 
     return vector.dtype(pointer, types.int64), generate
@@ -100,7 +116,7 @@ def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
         if storage in (BFLOAT16, FLOAT16):
             many = _repeat(builder, number, vector.llvm)
             narrow = _narrow(builder, many, storage, vector)
-            number = builder.extract_element(narrow, ir.IntType(32)(0))
+            number = builder.extract_element(narrow, I32(0))
         builder.store(number, builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 

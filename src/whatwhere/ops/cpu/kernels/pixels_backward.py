@@ -5,7 +5,7 @@ The same three passes as in ``planes_backward``, of the same arguments, each fro
 
 import math
 
-from whatwhere.ops.cpu.kernels.memory import at, get, put
+from whatwhere.ops.cpu.kernels.memory import at, get, prefetch, put
 from whatwhere.ops.cpu.kernels.simd import (
     body,
     filled,
@@ -27,62 +27,52 @@ def products(x, dy, g, s, top, p0, p1, channels, ds, owner, a):
     step = lanes(x)
     for c in range(0, channels, step):
         store(a, c, filled(a, 0.0), channels - c)
-    for p in range(p0, p1, 4):
-        last = p1 - 1
-        if p + 4 <= p1:
-            _products_rows(x, dy, g, s, top, p, p + 1, p + 2, p + 3, 4, channels, ds, owner, a)
-        else:
-            second, third = min(p + 1, last), min(p + 2, last)
-            _products_rows(
-                x, dy, g, s, top, p, second, third, last, p1 - p, channels, ds, owner, a
+    p = p0
+    while p < p1:
+        two = p + 2 <= p1
+        q = p + 1 if two else p
+        rows, grads = at(x, p * channels), at(dy, p * channels)
+        second = channels if two else 0
+        # A row alone is read twice, the second time without weight.
+        s0 = filled(a, s[p])
+        s1 = filled(a, s[q]) if two else filled(a, 0.0)
+        t0, t1 = filled(a, top[p]), filled(a, top[q])
+        d0 = d1 = filled(a, 0.0)
+        f0 = f1 = filled(a, math.inf)
+        c = 0
+        while c + step <= channels:
+            ahead = 2 * (channels + c)
+            prefetch(rows, ahead)
+            prefetch(rows, ahead + step)
+            prefetch(grads, ahead)
+            prefetch(grads, ahead + step)
+            d0, d1, f0, f1 = _products_two(
+                rows, grads, g, c, step, second, s0, s1, t0, t1, d0, d1, f0, f1, a
             )
+            c += step
+        if c < channels:
+            d0, d1, f0, f1 = _products_two(
+                rows, grads, g, c, channels - c, second, s0, s1, t0, t1, d0, d1, f0, f1, a
+            )
+        ds[p], ds[q] = total(d0), total(d1)
+        owner[p], owner[q] = smallest(f0), smallest(f1)
+        p += 2
 
 
 @body
-def _products_rows(x, dy, g, s, top, q0, q1, q2, q3, rows, channels, ds, owner, a):
-    # Four rows at a time; of fewer, some are read again and count with the weight 0 in a.
-    step = lanes(x)
-    e0, e1, e2, e3 = q0 * channels, q1 * channels, q2 * channels, q3 * channels
-    nought, nowhere = filled(a, 0.0), filled(a, math.inf)
-    s0 = filled(a, s[q0])
-    s1 = filled(a, s[q1]) if rows > 1 else nought
-    s2 = filled(a, s[q2]) if rows > 2 else nought
-    s3 = filled(a, s[q3]) if rows > 3 else nought
-    t0, t1, t2, t3 = filled(a, top[q0]), filled(a, top[q1]), filled(a, top[q2]), filled(a, top[q3])
-    d0 = d1 = d2 = d3 = nought
-    f0 = f1 = f2 = f3 = filled(a, math.inf)
-    c = 0
-    while c < channels:
-        count = channels - c
-        gate = load(g, c, count)
-        place = steps(a) + filled(a, c)
-        before = load(a, c, count)
-        m0, d0, f0 = _product(x, dy, e0 + c, count, gate, t0, place, nowhere, d0, f0)
-        m1, d1, f1 = _product(x, dy, e1 + c, count, gate, t1, place, nowhere, d1, f1)
-        m2, d2, f2 = _product(x, dy, e2 + c, count, gate, t2, place, nowhere, d2, f2)
-        m3, d3, f3 = _product(x, dy, e3 + c, count, gate, t3, place, nowhere, d3, f3)
-        before = before + ((m0 * s0 + m1 * s1) + (m2 * s2 + m3 * s3))
-        store(a, c, before, count)
-        c += step
-    _put_row(q0, d0, f0, ds, owner)
-    _put_row(q1, d1, f1, ds, owner)
-    _put_row(q2, d2, f2, ds, owner)
-    _put_row(q3, d3, f3, ds, owner)
-
-
-@body
-def _product(x, dy, q, count, gate, top, place, nowhere, ds, first):
-    value = load(x, q, count)
-    product = value * load(dy, q, count)
-    # Beyond the last channel x, dy and g are 0: these places come after all that exist.
-    found = where_equal(value * gate, top, place, nowhere)
-    return product, ds + product * gate, where_less(found, first, found, first)
-
-
-@body
-def _put_row(p, ds_sum, first, ds, owner):
-    ds[p] = total(ds_sum)
-    owner[p] = smallest(first)
+def _products_two(x, dy, g, c, count, second, s0, s1, t0, t1, d0, d1, f0, f1, a):
+    gate = load(g, c, count)
+    # Beyond the last channel x·g is 0 and may equal a maximum; these places come last.
+    place = steps(a) + filled(a, c)
+    nowhere = filled(a, math.inf)
+    x0, x1 = load(x, c, count), load(x, second + c, count)
+    m0, m1 = x0 * load(dy, c, count), x1 * load(dy, second + c, count)
+    store(a, c, load(a, c, count) + (m0 * s0 + m1 * s1), count)
+    found0 = where_equal(x0 * gate, t0, place, nowhere)
+    found1 = where_equal(x1 * gate, t1, place, nowhere)
+    f0 = where_less(found0, f0, found0, f0)
+    f1 = where_less(found1, f1, found1, f1)
+    return d0 + m0 * gate, d1 + m1 * gate, f0, f1
 
 
 @function
@@ -99,66 +89,63 @@ def weighted(x, dm, dt, owner, top, p0, p1, channels, b, first):
         p -= 4 if four else 1
         row = at(x, p * channels)
         c = 0
-        while c < channels:
-            count = channels - c
-            highest = load(top, c, count)
-            sums, places = load(b, c, count), load(first, c, count)
+        while c + step <= channels:
             if four:
-                for k in range(3, -1, -1):
-                    value = load(row, k * channels + c, count)
-                    sums = sums + value * filled(b, dm[p + k])
-                    places = where_equal(value, highest, filled(b, p + k), places)
+                ahead = 4 * (c - channels)
+                for k in range(4):
+                    prefetch(row, ahead + k * step)
+                _weighted_rows(row, dm, top, p, 4, c, step, channels, b, first)
             else:
-                value = load(row, c, count)
-                sums = sums + value * filled(b, dm[p])
-                places = where_equal(value, highest, filled(b, p), places)
-            store(b, c, sums, count)
-            store(first, c, places, count)
+                _weighted_rows(row, dm, top, p, 1, c, step, channels, b, first)
             c += step
+        if c < channels:
+            rows = 4 if four else 1
+            _weighted_rows(row, dm, top, p, rows, c, channels - c, channels, b, first)
         for k in range(4 if four else 1):
             if owner[p + k] < channels:
                 c = int(owner[p + k])
                 b[c] += get(row, k * channels + c) * dt[p + k]
 
 
+@body
+def _weighted_rows(x, dm, top, p, rows, c, count, channels, b, first):
+    highest = load(top, c, count)
+    sums, places = load(b, c, count), load(first, c, count)
+    for k in range(rows - 1, -1, -1):
+        value = load(x, k * channels + c, count)
+        sums = sums + value * filled(b, dm[p + k])
+        places = where_equal(value, highest, filled(b, p + k), places)
+    store(b, c, sums, count)
+    store(first, c, places, count)
+
+
 @function
 def gradient(dy, g, s, dm, dt, owner, da, dtop, first, p0, p1, channels, dx):
     """Positions p0 to p1 of dx; da and dtop (C,) are the gradients of the channel's pools."""
     step = lanes(dy)
-    p = p0
-    while p < p1:
-        four = p + 4 <= p1
-        rows = 4 if four else 1
+    for p in range(p0, p1):
         grads, out = at(dy, p * channels), at(dx, p * channels)
+        place, mean = filled(g, s[p]), filled(g, dm[p])
         c = 0
-        while c < channels:
-            count = channels - c
-            if four:
-                _gradient_rows(
-                    grads, g, s, dm, da, dtop, first, p, 4, c, count, channels, out
-                )
-            else:
-                _gradient_rows(
-                    grads, g, s, dm, da, dtop, first, p, 1, c, count, channels, out
-                )
+        while c + step <= channels:
+            _gradient_one(grads, g, place, mean, da, c, step, out)
             c += step
-        for row in range(rows):
-            q = p + row
-            if owner[q] < channels:
-                c = int(owner[q])
-                value = g[c] * (get(grads, row * channels + c) * s[q] + dm[q] + dt[q]) + da[c]
-                if first[c] == q:
-                    value += dtop[c]
-                put(out, row * channels + c, value)
-        p += rows
+        if c < channels:
+            _gradient_one(grads, g, place, mean, da, c, channels - c, out)
+        if owner[p] < channels:
+            c = int(owner[p])
+            put(out, c, g[c] * (get(grads, c) * s[p] + dm[p] + dt[p]) + da[c])
+    for c in range(channels):
+        if first[c] >= p0 and first[c] < p1:
+            p = int(first[c])
+            q = p * channels + c
+            value = get(dy, q) * s[p] + dm[p]
+            if owner[p] == c:
+                value += dt[p]
+            put(dx, q, g[c] * value + da[c] + dtop[c])
 
 
 @body
-def _gradient_rows(dy, g, s, dm, da, dtop, first, p, rows, c, count, channels, dx):
-    gate, mean, top = load(g, c, count), load(da, c, count), load(dtop, c, count)
-    place = load(first, c, count)
-    for row in range(rows):
-        q = row * channels + c
-        value = load(dy, q, count) * filled(g, s[p + row]) + filled(g, dm[p + row])
-        owned = where_equal(place, filled(g, p + row), top, filled(g, 0.0))
-        store(dx, q, gate * value + mean + owned, count)
+def _gradient_one(dy, g, s, dm, da, c, count, dx):
+    value = load(g, c, count) * (load(dy, c, count) * s + dm) + load(da, c, count)
+    store(dx, c, value, count)

@@ -13,7 +13,7 @@ the bits don't depend on who computed which tile. Owners are kept as numbers in 
 
 import math
 
-from whatwhere.ops.cpu.kernels.memory import at, get, put
+from whatwhere.ops.cpu.kernels.memory import at, get, prefetch, put
 from whatwhere.ops.cpu.kernels.simd import (
     body,
     filled,
@@ -29,11 +29,15 @@ from whatwhere.ops.cpu.kernels.simd import (
     where_less,
 )
 
+# Planes of at most so many positions are short enough that the next ones are asked for ahead.
+NEAR = 512
+
 
 @function
 def products(x, dy, g, s, top, p0, p1, channels, positions, ds, owner, a):
     """Positions p0 to p1 of ds and owner, and this tile's part of a."""
     step = lanes(x)
+    near = positions <= NEAR
     c = channels
     # Down, so that the last channel written to ``owner`` is the first that has the maximum.
     while c > 0:
@@ -44,28 +48,42 @@ def products(x, dy, g, s, top, p0, p1, channels, positions, ds, owner, a):
         rows, grads, gates = at(x, offset), at(dy, offset), at(g, c)
         sum0 = sum1 = sum2 = sum3 = filled(ds, 0.0)
         p = p0
-        while p < p1:
-            count = min(p1 - p, step)
-            if four and count == step:
+        while p + step <= p1:
+            if near:
+                ask_before(rows, 4 * positions, p, step)
+                ask_before(grads, 4 * positions, p, step)
+            if four:
                 sums = _products_four(
                     rows, grads, gates, s, top, c, new, p, step, positions, ds, owner
                 )
-            elif four:
+            else:
+                sums = _products_rest(rows, grads, gates, s, top, c, new, p, step, ds, owner)
+            sum0, sum1 = sum0 + sums[0], sum1 + sums[1]
+            sum2, sum3 = sum2 + sums[2], sum3 + sums[3]
+            p += step
+        if p < p1:
+            left = p1 - p
+            if four:
                 sums = _products_four(
-                    rows, grads, gates, s, top, c, new, p, count, positions, ds, owner
+                    rows, grads, gates, s, top, c, new, p, left, positions, ds, owner
                 )
             else:
-                sums = _products_rest(rows, grads, gates, s, top, c, new, p, count, ds, owner)
-            sum0 = sum0 + sums[0]
-            sum1 = sum1 + sums[1]
-            sum2 = sum2 + sums[2]
-            sum3 = sum3 + sums[3]
-            p += step
+                sums = _products_rest(rows, grads, gates, s, top, c, new, p, left, ds, owner)
+            sum0, sum1 = sum0 + sums[0], sum1 + sums[1]
+            sum2, sum3 = sum2 + sums[2], sum3 + sums[3]
         a[c] = total(sum0)
         if four:
-            a[c + 1] = total(sum1)
-            a[c + 2] = total(sum2)
-            a[c + 3] = total(sum3)
+            a[c + 1], a[c + 2], a[c + 3] = total(sum1), total(sum2), total(sum3)
+
+
+@body
+def ask_before(x, length, p, step):
+    """Ask for the block of ``length`` elements before x while p runs over a fourth of it.
+
+    The hardware foresees rows that are read one after another, not several short ones at a time.
+    """
+    for k in range(4):
+        prefetch(x, 4 * p + k * step - length)
 
 
 @body
@@ -116,41 +134,62 @@ def _product(x, dy, g, s, top, c, q, count, owners):
 @function
 def weighted(x, dm, dt, owner, top, p0, p1, channels, positions, b, first):
     """This tile's part of b, and the first position in it with the channel's maximum, or inf."""
-    step = lanes(x)
-    for c in range(channels):
+    c = 0
+    while c < channels:
         row = at(x, c * positions)
-        highest = filled(b, top[c])
-        channel = filled(b, c)
-        sums = filled(b, 0.0)
-        best = filled(b, math.inf)
-        p = p0
-        while p + step <= p1:
-            part, places = _weighted_one(row, dm, dt, owner, highest, channel, p, step)
-            sums = sums + part
-            best = where_less(places, best, places, best)
-            p += step
-        if p < p1:
-            part, places = _weighted_one(row, dm, dt, owner, highest, channel, p, p1 - p)
-            sums = sums + part
-            places = keep_first(places, p1 - p, best)
-            best = where_less(places, best, places, best)
-        b[c] = total(sums)
-        first[c] = smallest(best)
+        if c + 4 <= channels:
+            _weighted_rows(row, dm, dt, owner, at(top, c), c, 4, p0, p1, positions, b, first)
+            c += 4
+        else:
+            _weighted_rows(row, dm, dt, owner, at(top, c), c, 1, p0, p1, positions, b, first)
+            c += 1
 
 
 @body
-def _weighted_one(x, dm, dt, owner, top, channel, p, count):
-    nowhere = filled(dm, math.inf)
-    value = load(x, p, count)
-    owned = where_equal(load(owner, p, count), channel, load(dt, p, count), filled(dm, 0.0))
-    place = steps(dm) + filled(dm, p)
-    return value * (load(dm, p, count) + owned), where_equal(value, top, place, nowhere)
+def _weighted_rows(x, dm, dt, owner, top, c, rows, p0, p1, positions, b, first):
+    step = lanes(x)
+    # One row is read as if it were four: three times more, to no use but from cache.
+    r1, r2, r3 = min(1, rows - 1), min(2, rows - 1), min(3, rows - 1)
+    near = positions <= NEAR
+    s0 = s1 = s2 = s3 = filled(b, 0.0)
+    f0 = f1 = f2 = f3 = filled(b, math.inf)
+    p = p0
+    while p < p1:
+        count = p1 - p
+        if near:
+            for k in range(4):
+                prefetch(x, 4 * (positions + p) + k * step)
+        mean, highest, owners = load(dm, p, count), load(dt, p, count), load(owner, p, count)
+        place = steps(dm) + filled(dm, p)
+        q = p
+        s0, f0 = _weighted_one(x, q, count, mean, highest, owners, c, top[0], place, s0, f0)
+        q = r1 * positions + p
+        s1, f1 = _weighted_one(x, q, count, mean, highest, owners, c + r1, top[r1], place, s1, f1)
+        q = r2 * positions + p
+        s2, f2 = _weighted_one(x, q, count, mean, highest, owners, c + r2, top[r2], place, s2, f2)
+        q = r3 * positions + p
+        s3, f3 = _weighted_one(x, q, count, mean, highest, owners, c + r3, top[r3], place, s3, f3)
+        p += step
+    b[c + r3], b[c + r2], b[c + r1], b[c] = total(s3), total(s2), total(s1), total(s0)
+    first[c + r3], first[c + r2] = smallest(f3), smallest(f2)
+    first[c + r1], first[c] = smallest(f1), smallest(f0)
+
+
+@body
+def _weighted_one(x, q, count, mean, highest, owners, c, top, place, sums, best):
+    value = load(x, q, count)
+    weight = mean + where_equal(owners, filled(x, c), highest, filled(x, 0.0))
+    found = where_equal(value, filled(x, top), place, filled(x, math.inf))
+    # Beyond the last position x is 0 and may equal a maximum.
+    found = keep_first(found, count, best)
+    return sums + value * weight, where_less(found, best, found, best)
 
 
 @function
 def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions, dx):
     """Channels c0 to c1 of dx at positions p0 to p1; da and dtop (C,) are the pools' gradients."""
     step = lanes(dy)
+    near = positions <= NEAR
     c = c0
     while c < c1:
         four = c + 4 <= c1
@@ -158,6 +197,8 @@ def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions
         grads, out = at(dy, offset), at(dx, offset)
         p = p0
         while p + step <= p1:
+            if near:
+                ask_before(grads, -4 * positions, p, step)
             if four:
                 _gradient_four(
                     grads, at(g, c), s, dm, dt, owner, at(da, c), c, p, step, positions, out

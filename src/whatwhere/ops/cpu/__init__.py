@@ -1,0 +1,103 @@
+"""The operations on the CPU by compiled kernels: the raw functions of ``ops.raw``, faster.
+
+``threads`` runs the kernels on torch's threads, ``native`` compiles, keeps and loads them, ``cbam``
+plans memory and steps. Only ``kernels`` imports Numba, and is imported only to compile.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
+from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
+
+# Kernels keep the index of a maximum as a float32.
+LARGEST_INDEX = 2**24
+
+_reasons: dict[tuple[str, torch.dtype, bool], str | None] = {}
+
+
+def unsupported(op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
+    """Why kernels can't serve an operation on x, or None. The first call loads or compiles them."""
+    case = op, x.dtype, x.is_contiguous()
+    if case not in _reasons:
+        _reasons[case] = _reason(*case)
+    reason = _reasons[case]
+    if reason is not None:
+        return reason
+    if x.numel() >= LARGEST_INDEX and max(x.shape[1], x[0, 0].numel()) >= LARGEST_INDEX:
+        return f"x has an axis of {LARGEST_INDEX} elements or more"
+    if op == "cbam" and not {"mean", "max"}.issuperset(statistics):
+        return f"kernels have no {sorted(set(statistics) - {'mean', 'max'})} in this operation"
+    return None
+
+
+def _reason(op: str, dtype: torch.dtype, by_plane: bool) -> str | None:
+    if op != "cbam":
+        return f"there is no kernel for {op}"
+    if trouble() is not None:
+        return trouble()
+    if dtype not in SUPPORTED:
+        return f"x has the dtype {dtype}"
+    try:
+        kernel("forward_planes" if by_plane else "forward_pixels", dtype)
+    except KernelError as error:
+        logger.warning("%s; plain PyTorch serves instead", error)
+        return str(error)
+    return None
+
+
+def _plan(x: Tensor, w0: Tensor, wc: Tensor, options: Sequence[Any]) -> Plan:
+    channel_statistics, spatial_statistics, channel_scale, spatial_scale = options
+    return plan(
+        tuple(x.shape),
+        tuple(wc.shape[2:]),
+        w0.shape[0],
+        (tuple(channel_statistics), tuple(spatial_statistics)),
+        (channel_scale, spatial_scale),
+        x.dtype,
+        not x.is_contiguous(),
+    )
+
+
+def _wide(p: Plan, weights: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [w if w is None or w.dtype is p.wide else w.to(p.wide) for w in weights]
+
+
+def cbam(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """As ``raw.cbam``."""
+    y = torch.empty_like(x)
+    return y, _cbam_into(x, y, arguments)
+
+
+def cbam_(x: Tensor, *arguments: Any) -> None:
+    """As ``raw.cbam_``."""
+    _cbam_into(x, x, arguments)
+
+
+def _cbam_into(x: Tensor, y: Tensor, arguments: Sequence[Any]) -> Tensor:
+    weights, options, (residual, relu) = arguments[:6], arguments[6:10], arguments[10:]
+    p = _plan(x, weights[0], weights[4], options)
+    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
+    forward(p, x, _wide(p, weights), residual, relu, y, saved)
+    return saved
+
+
+def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """As ``raw.cbam_backward``."""
+    weights, options, y = arguments[:6], arguments[6:10], arguments[10]
+    p = _plan(x, weights[0], weights[4], options)
+    if y is not None:
+        dy = dy.masked_fill(y <= 0, 0)
+    dx = torch.empty_like(x)
+    wide = _wide(p, weights)
+    gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
+    backward(p, dy, x, saved, wide, dx, gradients)
+    absent = saved.new_empty(0)
+    out = [
+        absent if gradient is None else gradient.to(weight.dtype)
+        for gradient, weight in zip(gradients, weights, strict=True)
+    ]
+    return (dx, *out, absent if y is None else dy)
