@@ -20,6 +20,9 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 PASSES: tuple[Pass, ...] = get_args(Pass)
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 
+# Cores that other processes may keep busy while a round counts.
+QUIET = 0.2
+
 SHAPES: tuple[tuple[int, ...], ...] = (
     (1, 256, 56, 56),
     (8, 256, 56, 56),

@@ -142,6 +142,7 @@ def overheads(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         "percent": percent,
                         "rounds": timed["rounds"],
                         "others": timed["others"],
+                        "disturbed": timed["disturbed"],
                     }
                 )
     return found
@@ -163,6 +164,7 @@ def growth(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "call": call,
                 "shapes": [point["shape"] for point in record["points"]],
                 "ns_per_byte": per_byte,
+                "disturbed": [point["disturbed"] for point in record["points"]],
                 "spread": spread,
                 "flat": spread <= FLAT,
             }

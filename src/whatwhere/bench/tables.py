@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from whatwhere.bench.settings import PASSES
+from whatwhere.bench.settings import PASSES, QUIET
 from whatwhere.bench.summary import (
     COMPILED_TO_OURS,
     EAGER_TO_OURS,
@@ -12,6 +12,7 @@ from whatwhere.bench.summary import (
     smaller_is_better,
 )
 
+DISTURBED = "†"
 PASS_NAMES = {"forward": "forward", "both": "forward + backward"}
 
 
@@ -59,12 +60,6 @@ def _conditions(results: Mapping[str, Any]) -> str:
     commits = sorted({str(record["machine"]["commit"]) for record in results["records"]})
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
     environment = ", ".join(f"{key}={value}" for key, value in stamp["environment"].items())
-    others = [
-        part["others"]
-        for record in results["records"]
-        for part in (record, *record.get("passes", {}).values())
-        if part.get("others") is not None
-    ]
     seconds = sum(record["seconds"] for record in results["records"])
     lines = [
         f"    {results['command']}",
@@ -73,9 +68,10 @@ def _conditions(results: Mapping[str, Any]) -> str:
         f"{machine['system']}; torch used {stamp['threads']} threads",
         f"- Python {machine['python']}, {versions}; commit {', '.join(commits)}",
         f"- environment: {environment or 'none of the variables that matter is set'}",
-        f"- measured in {seconds / 60:.0f} minutes; other processes kept "
-        + (f"at most {max(others):.2f} cores busy" if others else "unknown loads"),
-        "- a row's number is the median over rounds of the ratio taken within the round",
+        f"- measured in {seconds / 60:.0f} minutes; a number is the median over rounds, a ratio's "
+        "the median of those taken within a round",
+        f"- rounds in which other processes kept more than {QUIET:g} cores busy don't count; "
+        f"where too few are left all count, marked {DISTURBED}",
     ]
     return "\n".join(lines)
 
@@ -142,12 +138,16 @@ def _rows(rows: Sequence[Mapping[str, Any]], which: str) -> str:
                 f"{1000 * times['copy']['seconds'][MEDIAN]:.3f}",
                 *cells,
                 *(_best(row, which, kind) for kind in ("compiled", "eager")),
-                str(timed["rounds"]),
+                _rounds(timed),
                 others,
             ]
         )
     head = ["row", "copy, ms", *names, COMPILED_TO_OURS, EAGER_TO_OURS, "rounds", "others' cores"]
     return table(head, lines)
+
+
+def _rounds(timed: Mapping[str, Any]) -> str:
+    return f"{timed['rounds']}{DISTURBED if timed['disturbed'] else ''}"
 
 
 def _best(row: Mapping[str, Any], which: str, kind: str) -> str:
@@ -207,11 +207,16 @@ def _networks(overheads: Sequence[Mapping[str, Any]]) -> str:
                 f"{each['network']}, batch {each['batch']}, {each['pass']}: {each['variant']}",
                 f"{each['milliseconds']:.1f}",
                 f"{median:+.1f}% ({low:+.1f} to {high:+.1f})",
-                str(each["rounds"]),
+                _rounds(each),
                 others,
             ]
         )
     return table(["network", "ms", "over plain (quartiles)", "rounds", "others' cores"], lines)
+
+
+def _points(each: Mapping[str, Any]) -> list[str]:
+    marks = (DISTURBED if disturbed else "" for disturbed in each["disturbed"])
+    return [f"{value:.2f}{mark}" for value, mark in zip(each["ns_per_byte"], marks, strict=True)]
 
 
 def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
@@ -221,8 +226,8 @@ def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
         shapes = ["×".join(map(str, shape)) for shape in of_axis[0]["shapes"]]
         lines = [
             [
-                each["call"] if each["call"] == "copy" else PASS_NAMES[each["call"]],
-                *(f"{value:.2f}" for value in each["ns_per_byte"]),
+                PASS_NAMES.get(each["call"], each["call"]),
+                *_points(each),
                 f"{each['spread']:.2f}",
                 "yes" if each["flat"] else "no",
             ]

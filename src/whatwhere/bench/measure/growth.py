@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from whatwhere.bench.measure.row import both_call, forward_call
-from whatwhere.bench.measure.timing import Call, Say, interleave, summarise, watching_load
+from whatwhere.bench.measure.timing import Call, Say, interleave
 from whatwhere.bench.measure.variants import Variant, build_ours, make_inputs
 from whatwhere.bench.settings import GrowthCase, Row, Settings
 
@@ -13,17 +13,14 @@ from whatwhere.bench.settings import GrowthCase, Row, Settings
 def measure_growth(case: GrowthCase, settings: Settings, say: Say) -> dict[str, Any]:
     """The record: per shape, quartiles of the seconds of both passes and of a copy."""
     points = []
-    with watching_load() as load:
-        for shape in case.shapes:
-            say("x".join(map(str, shape)))
-            points.append(_point(shape, case, settings))
+    for shape in case.shapes:
+        say("x".join(map(str, shape)))
+        points.append(_point(shape, case, settings))
     return {
         "status": "measured",
         "axis": case.axis,
         "layout": case.layout,
         "points": points,
-        "others": load.others,
-        "load_averages": list(load.averages),
     }
 
 
@@ -42,5 +39,5 @@ def _point(shape: tuple[int, ...], case: GrowthCase, settings: Settings) -> dict
         "forward": forward_call(variant, inputs.x),
         "both": both_call(variant, x, inputs.dy),
     }
-    times = summarise(interleave(calls, settings, before=copy, say=lambda _text: None))
-    return {"shape": list(shape), "bytes": inputs.x.nbytes, "times": times}
+    timed = interleave(calls, settings, before=copy, say=lambda _text: None)
+    return {"shape": list(shape), "bytes": inputs.x.nbytes, **timed.as_dict()}

@@ -12,7 +12,7 @@ from whatwhere import attend
 from whatwhere.bench.measure.agreement import norm_error
 from whatwhere.bench.measure.peers import build_peer, has_norm
 from whatwhere.bench.measure.specification import Specification, Weights
-from whatwhere.bench.measure.timing import Call, Say, interleave, summarise, watching_load
+from whatwhere.bench.measure.timing import Call, Say, interleave
 from whatwhere.bench.settings import NetworkCase, Settings
 from whatwhere.surgery import block_sites
 
@@ -174,13 +174,7 @@ def _timed(
             if network.training
             else _inference(network, images)
         )
-    with watching_load() as load:
-        times = interleave(
-            calls, settings, before=lambda: None, say=lambda text: say(f"{name}: {text}")
-        )
-    return {
-        "rounds": len(times["plain"]),
-        "times": summarise(times),
-        "others": load.others,
-        "load_averages": list(load.averages),
-    }
+    timed = interleave(
+        calls, settings, before=lambda: None, say=lambda text: say(f"{name}: {text}")
+    )
+    return timed.as_dict()

@@ -10,7 +10,7 @@ from torch import Tensor
 from whatwhere.bench.measure import agreement
 from whatwhere.bench.measure.kernels import Kernels, our_kernels
 from whatwhere.bench.measure.memory import peak_bytes
-from whatwhere.bench.measure.timing import Call, Say, interleave, summarise, watching_load
+from whatwhere.bench.measure.timing import Call, Say, interleave
 from whatwhere.bench.measure.variants import Inputs, Variant, build_variants, make_inputs
 from whatwhere.bench.settings import PASSES, Pass, Row, Settings
 from whatwhere.cost import training_memory
@@ -157,13 +157,7 @@ def _timed(
         calls["our kernels"] = getattr(checked.kernels, which)
     for variant in checked.variants:
         variant.module.train(which == "both")
-    with watching_load() as load:
-        times = interleave(
-            calls, settings, before=copy, say=lambda text: say(f"timing {which}: {text}")
-        )
-    return {
-        "rounds": len(times["copy"]),
-        "times": summarise(times),
-        "others": load.others,
-        "load_averages": list(load.averages),
-    }
+    timed = interleave(
+        calls, settings, before=copy, say=lambda text: say(f"timing {which}: {text}")
+    )
+    return timed.as_dict()

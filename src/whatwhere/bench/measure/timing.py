@@ -1,56 +1,131 @@
-"""Wall times of calls, interleaved round by round, and what else the machine did meanwhile."""
+"""Wall times of calls, interleaved round by round, while nothing else keeps the machine busy."""
 
 import gc
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-from whatwhere.bench.settings import Settings
+from whatwhere.bench.measure.load import LoadWatch
+from whatwhere.bench.settings import QUIET, Settings
 
 WARM_ROUNDS = 2
 BASES = ("copy", "ours", "plain")
-# Whoever shows the progress takes the time of a core for it.
-SECONDS_BETWEEN_TOLD = 1.0
+WINDOW_SECONDS = 0.5
+PATIENCE = 3
 Call = Callable[[], object]
 Say = Callable[[str], None]
 
 
-def interleave(
-    calls: Mapping[str, Call], settings: Settings, *, before: Call, say: Say
-) -> dict[str, list[float]]:
-    """Seconds of each call in every round.
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of each call in every round that counts.
 
-    A round runs each call once. The order rotates from round to round, and every second round runs
-    backwards, so that no call always has the same one before it. ``before`` runs untimed before
-    each call. What a call returns is freed after its time has been taken.
-
-    Returns:
-        One list per call, of the same length: index i of each was measured in one round.
+    ``others`` are the cores that other processes kept busy on average meanwhile, None where the
+    system does not tell. ``disturbed`` is true where too few rounds were quiet, so that all count.
     """
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
+
+    times: dict[str, list[float]]
+    others: float | None
+    disturbed: bool
+    dropped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a record: quartiles in place of the times."""
+        return {
+            "times": summarise(self.times),
+            "rounds": len(next(iter(self.times.values()))),
+            "dropped_rounds": self.dropped,
+            "others": self.others,
+            "disturbed": self.disturbed,
+        }
+
+
+def interleave(calls: Mapping[str, Call], settings: Settings, *, before: Call, say: Say) -> Timed:
+    """Time every call once a round, round after round, while the machine is otherwise quiet.
+
+    The order rotates from round to round, and every second round runs backwards, so that no call
+    always has the same one before it. ``before`` runs untimed before each call. What a call returns
+    is freed after its time has been taken. Rounds run in windows of half a second or more; those in
+    which other processes kept more than ``QUIET`` cores busy don't count, unless waiting for quiet
+    ones takes too long.
+    """
+    windows: list[_Window] = []
+    index = 0
+
+    def play() -> dict[str, float]:
+        nonlocal index
+        index += 1
+        return _round(calls, rotated(list(calls), index), before)
+
     with _no_collection():
-        started = told = perf_counter()
-        for index in range(WARM_ROUNDS + settings.most_rounds):
-            if index == WARM_ROUNDS:
-                started = perf_counter()
-            done = index - WARM_ROUNDS
-            if done >= settings.least_rounds and perf_counter() - started > settings.seconds:
-                break
-            if perf_counter() - told > SECONDS_BETWEEN_TOLD:
-                told = perf_counter()
-                say(f"round {done}" if done >= 0 else "warming up")
-            for name in rotated(names, index):
-                before()
-                start = perf_counter()
-                result = calls[name]()
-                times[name].append(perf_counter() - start)
-                del result
-    return {name: every[WARM_ROUNDS:] for name, every in times.items()}
+        for _ in range(WARM_ROUNDS):
+            play()
+        while not _enough(windows, settings):
+            windows.append(_window(play, min(WINDOW_SECONDS, settings.seconds)))
+            say(f"round {sum(len(window.rounds) for window in windows)}")
+    quiet = [window for window in windows if window.quiet]
+    disturbed = sum(len(window.rounds) for window in quiet) < settings.least_rounds
+    counted = windows if disturbed else quiet
+    rounds = [each for window in counted for each in window.rounds][: settings.most_rounds]
+    seconds = sum(window.seconds for window in counted)
+    others = [window.others * window.seconds for window in counted if window.others is not None]
+    return Timed(
+        {name: [each[name] for each in rounds] for name in calls},
+        sum(others) / seconds if others else None,
+        disturbed,
+        sum(len(window.rounds) for window in windows) - len(rounds),
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    rounds: list[dict[str, float]]
+    seconds: float
+    others: float | None
+
+    @property
+    def quiet(self) -> bool:
+        return self.others is None or self.others <= QUIET
+
+
+def _window(play: Callable[[], dict[str, float]], seconds: float) -> _Window:
+    watch = LoadWatch()
+    rounds = [play()]
+    while watch.seconds() < seconds:
+        rounds.append(play())
+    return _Window(rounds, watch.seconds(), watch.others())
+
+
+def _round(calls: Mapping[str, Call], order: Sequence[str], before: Call) -> dict[str, float]:
+    times = {}
+    for name in order:
+        before()
+        start = perf_counter()
+        result = calls[name]()
+        times[name] = perf_counter() - start
+        del result
+    return times
+
+
+def _enough(windows: Sequence[_Window], settings: Settings) -> bool:
+    quiet = [window for window in windows if window.quiet]
+    rounds = sum(len(window.rounds) for window in quiet)
+    if rounds >= settings.most_rounds:
+        return True
+    if rounds >= settings.least_rounds and _total(quiet) >= settings.seconds:
+        return True
+    played = sum(len(window.rounds) for window in windows)
+    if played < settings.least_rounds:
+        return False
+    needed = max(settings.seconds, settings.least_rounds * _total(windows) / played)
+    return _total(windows) >= PATIENCE * needed
+
+
+def _total(windows: Sequence[_Window]) -> float:
+    return sum(window.seconds for window in windows)
 
 
 def rotated(names: Sequence[str], index: int) -> list[str]:
@@ -92,43 +167,6 @@ def summarise(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, list[
                 ratios = [own / other for own, other in zip(every, times[base], strict=True)]
                 summary[name][f"to_{base}"] = quartiles(ratios)
     return summary
-
-
-@dataclass
-class Load:
-    """Cores that other processes kept busy, on average, and the load averages at the end."""
-
-    others: float | None
-    averages: tuple[float, ...]
-
-
-@contextmanager
-def watching_load() -> Iterator[Load]:
-    """Watch the machine for the length of a block; what is yielded is filled in at its end."""
-    load = Load(None, ())
-    started, own, busy = perf_counter(), _own_seconds(), _busy_seconds()
-    yield load
-    wall = perf_counter() - started
-    busy_after = _busy_seconds()
-    if busy is not None and busy_after is not None:
-        load.others = max(0.0, (busy_after - busy - (_own_seconds() - own)) / wall)
-    if hasattr(os, "getloadavg"):
-        load.averages = os.getloadavg()
-
-
-def _own_seconds() -> float:
-    # Of children too: compilers run there, and are counted as ours once they have ended.
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _busy_seconds() -> float | None:
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
-    except OSError:
-        return None  # not Linux: the load average has to do
-    user, nice, system, _idle, _waiting, irq, softirq, steal = (int(field) for field in fields[:8])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
