@@ -79,6 +79,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         "worst_case": worst,
                         "rows": len(there),
                         "of_rows": len(of_dtype),
+                        "disturbed": sum(r["passes"][which]["disturbed"] for r in of_dtype),
                         "aim": AIMS.get((dtype, which, quantity)),
                     }
                 )

@@ -102,6 +102,8 @@ def _summary(summary: Sequence[Mapping[str, Any]]) -> str:
         rows = str(each["rows"])
         if each["rows"] < each["of_rows"]:
             rows += f" of {each['of_rows']}"
+        if each["disturbed"]:
+            rows += f", {each['disturbed']}{DISTURBED}"
         lines.append(
             [
                 f"{each['quantity']}, {PASS_NAMES[each['pass']]}, {each['dtype']}",
