@@ -105,6 +105,14 @@ def test_a_gradient_that_misses_what_flows_through_the_gates_is_seen():
     assert [wrong["value"] for wrong in found] == ["gradient of x"]
 
 
+@pytest.mark.parametrize("error", [agreement.norm_error, agreement.worst_error])
+def test_a_gradient_of_0_must_be_0(error):
+    zeros = torch.zeros(3)
+    assert error(zeros, zeros) == 0
+    assert error(torch.tensor([0.0, 1e-30, 0.0]), zeros) > 0.9
+    assert error(torch.tensor([0.0, torch.nan, 0.0]), zeros) == torch.inf
+
+
 def test_rounding_decides_only_about_elements_at_a_maximum():
     case = ROWS[0]
     inputs = make_inputs(case)

@@ -213,8 +213,9 @@ def test_a_machine_that_is_never_quiet_is_said_to_be_disturbed(monkeypatch):
 
 def test_peak_memory_counts_what_is_held_at_once():
     x = torch.randn(1 << 16)
-    assert peak_bytes(lambda: x + 1) == x.nbytes
-    assert peak_bytes(lambda: (x + 1) * 2) == 2 * x.nbytes
+    # Scalars are allocated too.
+    assert 0 <= peak_bytes(lambda: x + 1) - x.nbytes < 100
+    assert 0 <= peak_bytes(lambda: (x + 1) * 2) - 2 * x.nbytes < 100
 
 
 def test_not_finite_errors_can_be_written():

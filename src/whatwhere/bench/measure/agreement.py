@@ -95,7 +95,8 @@ def worst_error(got: Tensor, reference: Tensor, *, without: Tensor | None = None
     inf
     """
     rms = reference.double().pow(2).mean().sqrt()
-    error = (got.double() - reference).abs() / (reference.abs() + rms)
+    difference = (got.double() - reference).abs()
+    error = (difference / (reference.abs() + rms)).masked_fill(difference == 0, 0)  # of 0 / 0 too
     if without is not None:
         error = error.masked_fill(without, 0)
     worst = error.max().item()
@@ -109,7 +110,10 @@ def norm_error(got: Tensor, reference: Tensor) -> float:
     0.2
     """
     reference = reference.double()
-    error = (torch.dist(got.double(), reference) / reference.norm()).item()
+    difference = torch.dist(got.double(), reference)
+    if difference == 0:
+        return 0.0  # of a reference that is 0 too, as where the only hidden unit is off
+    error = (difference / reference.norm()).item()
     return math.inf if math.isnan(error) else error
 
 
