@@ -16,12 +16,15 @@ from torch import Tensor
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.native import kernel
+from whatwhere.ops.cpu.outputs import last_cache
 from whatwhere.ops.cpu.threads import run, thread_count
 
 FIRST = A.PRODUCTS | A.MAP_GRADIENT | A.WEIGHTED | A.LOGITS_GRADIENT
 NETWORK = A.HIDDEN_GRADIENT | A.DESCRIPTOR_GRADIENT
 # Positions of a tile: a row of a map of so many stays in the first-level cache.
 PLANE_TILE, PIXEL_TILES = 2048, 8
+# Bytes of a vector, and of what a cache holds as one.
+LINE = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Plan:
     tiles: int
     padded: int
     saved: int
+    # Whether results go past the caches: those that would leave them before they are read again.
+    past: bool
     template: "array[int]"
 
     @property
@@ -86,6 +91,7 @@ def plan(
     template[A.CHANNEL_SCALE], template[A.SPATIAL_SCALE] = (int(scale) for scale in scales)
     template[A.TILE] = tile
     channel_depth, spatial_depth = len(statistics[0]), len(statistics[1])
+    row = (channels if by_pixel else positions) * dtype.itemsize
     return Plan(
         samples=samples,
         channels=channels,
@@ -103,6 +109,9 @@ def plan(
         saved=(channel_depth + 1) * channels
         + channel_depth * units
         + (spatial_depth + 1) * positions,
+        past=dtype == wide
+        and row % LINE == 0
+        and samples * channels * positions * dtype.itemsize >= last_cache() // 2,
         template=template,
     )
 
@@ -121,6 +130,7 @@ def forward(
     a = p.template[:]
     scratch = torch.empty(threads * p.scratch + p.samples * p.units, dtype=p.wide)
     a[A.RELU] = relu
+    a[A.PAST] = p.past and y is not x and y.data_ptr() % LINE == 0
     a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), y.data_ptr(), saved.data_ptr()
     a[A.RESIDUAL] = _address(residual)
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
@@ -174,6 +184,7 @@ def backward(
     a[A.SCRATCH_LENGTH] = p.scratch
     a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), dy.data_ptr(), saved.data_ptr()
     a[A.DX] = dx.data_ptr()
+    a[A.PAST] = p.past and a[A.DX] % LINE == 0
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
     a[A.DW0 : A.DBC + 1] = array("q", [_address(gradient) for gradient in gradients])
     code = kernel("backward_pixels" if p.by_pixel else "backward_planes", p.dtype)

@@ -15,7 +15,9 @@ SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
 # Of the backward pass: dx, the parameters' gradients, and what passes from phase to phase.
 DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
 DZ, DHIDDEN, DDESCRIPTORS, DMAPS, PARTS, KERNEL_PARTS = range(45, 51)
-LENGTH = 51
+# Whether the large output goes past the caches.
+PAST = 51
+LENGTH = 52
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32

@@ -1,4 +1,4 @@
-"""Memory for results: large pages, where the system gives them to those who ask.
+"""Memory for results: large pages, where the system gives them to those who ask, and the caches.
 
 A large result is memory that the process has not touched, and the system hands that out page by
 page while a kernel writes: in pages of 4 KiB this takes longer than the kernel. On Linux a process
@@ -10,6 +10,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,6 +32,17 @@ def _advise() -> Callable[[int, int, int], int] | None:
         return None
     advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return advise
+
+
+@cache
+def last_cache() -> int:
+    """Bytes of the last cache that a core reads from; where the system doesn't say, 32 MiB."""
+    largest = 0
+    for place in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = place.read_text().strip()
+        if text.endswith("K") and text[:-1].isdigit():
+            largest = max(largest, int(text[:-1]) * 1024)
+    return largest if largest > 0 else 32 * 1024 * 1024
 
 
 def empty_like(x: Tensor) -> Tensor:
