@@ -100,7 +100,8 @@ def plan(
         tiles=-(-positions // tile),
         # The convolution's last vectors reach beyond the padded maps.
         padded=spatial_depth * padded + 128,
-        saved=(channel_depth + 1) * channels + channel_depth * units
+        saved=(channel_depth + 1) * channels
+        + channel_depth * units
         + (spatial_depth + 1) * positions,
         template=template,
     )

@@ -1,4 +1,4 @@
-"""The arguments that Python hands to a kernel: 64-bit integers at fixed places, addresses mostly."""
+"""The arguments that Python hands to a kernel: 64-bit integers at fixed places, many addresses."""
 
 # Work: a shared counter, how many pieces there are, how many make one sample, which phases to run.
 COUNTER, PIECES, SHARES, PHASES = range(4)
@@ -10,7 +10,7 @@ CHANNEL_DEPTH, CHANNEL_MEAN, CHANNEL_TOP, SPATIAL_DEPTH, SPATIAL_MEAN, SPATIAL_T
 CHANNEL_SCALE, SPATIAL_SCALE, RELU, TILE = range(20, 24)
 # Addresses; 0 where there is none.
 X, Y, RESIDUAL, SAVED, W0, B0, W1, B1, WC, BC = range(24, 34)
-# Scratch: one area per thread, its length in numbers, the counter that hands them out; shared areas.
+# Scratch: an area per thread, its length in numbers, the counter that hands them out; shared sums.
 SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
 # Of the backward pass: dx, the parameters' gradients, and what passes from phase to phase.
 DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)

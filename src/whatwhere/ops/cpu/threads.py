@@ -56,7 +56,12 @@ def _python_threads(count: int) -> ThreadPoolExecutor:
 
 
 def run(
-    kernel: tuple[int, Kernel], arguments: "array[int]", threads: int, phases: int, pieces: int, shares: int
+    kernel: tuple[int, Kernel],
+    arguments: "array[int]",
+    threads: int,
+    phases: int,
+    pieces: int,
+    shares: int,
 ) -> None:
     """Run phases of a kernel on so many pieces of work, ``shares`` of them to a sample."""
     arguments[A.COUNTER] = 0

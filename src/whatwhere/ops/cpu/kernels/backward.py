@@ -128,7 +128,9 @@ def pool_gradients(tag, a, n, parts, tiles, da, dtop, first):
     for c in range(0, channels, step):
         count = channels - c
         nothing = filled(da, 0.0)
-        store(da, c, load(rows, mean * channels + c, count) * inverse if mean >= 0 else nothing, count)
+        store(
+            da, c, load(rows, mean * channels + c, count) * inverse if mean >= 0 else nothing, count
+        )
         store(dtop, c, load(rows, top * channels + c, count) if top >= 0 else nothing, count)
         place = filled(da, math.inf)
         for tile in range(tiles):
@@ -170,7 +172,9 @@ def backward_planes(tag: Any) -> None:
                 p0 = tile * a[A.TILE]
                 p1 = min(positions, p0 + a[A.TILE])
                 sums = at(parts, 3 * tile * channels)
-                planes_products(x, dy, gate, place, top, p0, p1, channels, positions, ds, owner, sums)
+                planes_products(
+                    x, dy, gate, place, top, p0, p1, channels, positions, ds, owner, sums
+                )
         if phases & A.MAP_GRADIENT:
             map_gradient(tag, a, n, stack, place, ds, dmean, dtop, scratch)
         if phases & A.WEIGHTED:
@@ -195,7 +199,21 @@ def backward_planes(tag: Any) -> None:
             for p in range(0, positions, a[A.TILE]):
                 p1 = min(positions, p + a[A.TILE])
                 planes_gradient(
-                    dy, gate, place, dmean, dtop, owner, da, dhighest, first, c0, c1, p, p1, positions, dx
+                    dy,
+                    gate,
+                    place,
+                    dmean,
+                    dtop,
+                    owner,
+                    da,
+                    dhighest,
+                    first,
+                    c0,
+                    c1,
+                    p,
+                    p1,
+                    positions,
+                    dx,
                 )
 
 

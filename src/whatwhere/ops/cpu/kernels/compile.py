@@ -10,7 +10,8 @@ from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
 from whatwhere.ops.cpu.kernels import backward, forward, primitives, primitives_backward
-from whatwhere.ops.cpu.kernels.simd import BFLOAT16, FLOAT16, OPTIONS
+from whatwhere.ops.cpu.kernels.simd import OPTIONS
+from whatwhere.ops.cpu.kernels.vector import BFLOAT16, FLOAT16
 
 ENTRIES = {
     "forward_planes": forward.forward_planes,

@@ -12,9 +12,7 @@ from whatwhere.ops.cpu.kernels.simd import (
     function,
     lanes,
     load,
-    store,
     total,
-    where_greater,
 )
 
 
@@ -48,9 +46,7 @@ def hidden(descriptors, w0, b0, biased, n0, n1, depth, sample, channels, units, 
 
 
 @body
-def _hidden_block(
-    descriptors, w0, bias0, bias1, r, r1, depth, sample, channels, units, j, k, out
-):
+def _hidden_block(descriptors, w0, bias0, bias1, r, r1, depth, sample, channels, units, j, k, out):
     step = lanes(w0)
     unit0, unit1 = at(w0, j * channels), at(w0, k * channels)
     row0 = _row(descriptors, r, depth, sample, channels)

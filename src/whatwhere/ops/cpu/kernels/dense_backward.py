@@ -82,7 +82,9 @@ def expand_gradient(dz, sums, batch, depth, channels, units, c0, c1, dw1, db1, b
             count = min(step, units - j)
             whole = filled(sums, 0.0)
             for n in range(batch):
-                whole = whole + filled(sums, dz[n * channels + c]) * load(sums, n * units + j, count)
+                whole = whole + filled(sums, dz[n * channels + c]) * load(
+                    sums, n * units + j, count
+                )
             store(dw1, c * units + j, whole, count)
         if biased:
             total = scalar(dz, 0.0)

@@ -34,7 +34,7 @@ def pad(source, depth, shape, kernel, target):
 @body
 def _places(index, vectors, limit, shape, kernel, step):
     # Where the index-th vector of the output begins: in the padded maps, in the output, its length.
-    frames, height, width = shape
+    _, height, width = shape
     row, vector = divmod(min(index, limit - 1), vectors)
     t, h = divmod(row, height)
     w = vector * step
@@ -111,7 +111,9 @@ def kernel_gradient(padded, dz, depth, shape, kernel, dweights):
             for h in range(kh):
                 line = at(padded, ((d * (frames + kt - 1) + t) * rows + h) * columns)
                 for w in range(0, kw, 4):
-                    _four_taps(at(line, w), dz, min(4, kw - w), shape, rows, columns, at(dweights, tap))
+                    _four_taps(
+                        at(line, w), dz, min(4, kw - w), shape, rows, columns, at(dweights, tap)
+                    )
                     tap += min(4, kw - w)
 
 

@@ -7,16 +7,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from whatwhere.ops.cpu.kernels.simd import (
+from whatwhere.ops.cpu.kernels.vector import (
     ACCUMULATOR,
     BFLOAT16,
     FLOAT16,
     I32,
     I64,
-    _narrow,
-    _of,
-    _repeat,
-    _widen,
+    narrow,
+    repeat,
+    vector_of,
+    widen,
 )
 
 INTEGERS = types.CPointer(types.int64)
@@ -93,13 +93,13 @@ def take(typing_context: Any, counter: Any) -> Any:
 @intrinsic
 def get(typing_context: Any, pointer: Any, index: Any) -> Any:
     """One element, widened."""
-    storage, vector = pointer.dtype, _of(pointer)
+    storage, vector = pointer.dtype, vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         raw = builder.load(builder.gep(args[0], [args[1]]))
         if storage in (BFLOAT16, FLOAT16):
-            raw = _repeat(builder, raw, ir.VectorType(raw.type, vector.lanes))
-            wide = _widen(builder, raw, storage, vector)
+            raw = repeat(builder, raw, ir.VectorType(raw.type, vector.lanes))
+            wide = widen(builder, raw, storage, vector)
             return builder.extract_element(wide, I32(0))
         return raw
 
@@ -109,14 +109,14 @@ def get(typing_context: Any, pointer: Any, index: Any) -> Any:
 @intrinsic
 def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
     """Write one number, rounded to how the pointer's numbers are stored."""
-    storage, vector = pointer.dtype, _of(pointer)
+    storage, vector = pointer.dtype, vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         number = context.cast(builder, args[2], value, vector.dtype)
         if storage in (BFLOAT16, FLOAT16):
-            many = _repeat(builder, number, vector.llvm)
-            narrow = _narrow(builder, many, storage, vector)
-            number = builder.extract_element(narrow, I32(0))
+            many = repeat(builder, number, vector.llvm)
+            bits = narrow(builder, many, storage, vector)
+            number = builder.extract_element(bits, I32(0))
         builder.store(number, builder.gep(args[0], [args[1]]))
         return context.get_dummy_value()
 
@@ -126,7 +126,7 @@ def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def scalar(typing_context: Any, pointer: Any, value: Any) -> Any:
     """A number as vectors hold it."""
-    vector = _of(pointer)
+    vector = vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.cast(builder, args[1], value, vector.dtype)

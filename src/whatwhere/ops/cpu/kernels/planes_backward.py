@@ -31,7 +31,6 @@ from whatwhere.ops.cpu.kernels.simd import (
 )
 
 
-
 @function
 def products(x, dy, g, s, top, p0, p1, channels, positions, ds, owner, a):
     """Positions p0 to p1 of ds and owner, and this tile's part of a."""

@@ -3,9 +3,6 @@
 LLVM's own vectoriser gives up on loops with many arrays (it cannot rule out that they overlap) and
 on maxima. Here a ``Vector`` is a value of the language: ``load`` reads as many elements as one
 holds, arithmetic works on all of them, ``store`` writes them back.
-
-A pointer's element type says how memory holds the numbers: float32, float64, uint16 for the bits
-of bfloat16, int16 for the bits of float16. Vectors hold float32 or float64.
 """
 
 import operator
@@ -14,26 +11,23 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic, lower_builtin
 
-I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
-BFLOAT16, FLOAT16 = types.uint16, types.int16
-
-ACCUMULATOR = {
-    types.float32: types.float32,
-    types.float64: types.float64,
-    BFLOAT16: types.float32,
-    FLOAT16: types.float32,
-}
-LANES = {types.float32: 16, types.float64: 8}
-ELEMENT = {types.float32: FLOAT, types.float64: DOUBLE, BFLOAT16: I16, FLOAT16: I16}
-BYTES = {types.float32: 4, types.float64: 8, BFLOAT16: 2, FLOAT16: 2}
-SUFFIX = {types.float32: "f32", types.float64: "f64", BFLOAT16: "i16", FLOAT16: "i16"}
-# Sums may be reordered and a product and a sum may fuse; NaN and infinities keep their meaning.
-FLAGS = ("contract", "reassoc", "nsz")
+from whatwhere.ops.cpu.kernels.vector import (
+    BYTES,
+    ELEMENT,
+    FLAGS,
+    I32,
+    I64,
+    SUFFIX,
+    Vector,
+    call,
+    narrow,
+    repeat,
+    vector_of,
+    widen,
+)
 
 OPTIONS = {
     "no_cpython_wrapper": True,
@@ -41,6 +35,8 @@ OPTIONS = {
     "nogil": True,
     "error_model": "numpy",
 }
+
+
 def _jit(**options: Any) -> Callable[[Any], Any]:
     def decorate(python: Any) -> Any:
         compiled = njit(**OPTIONS, **options)(python)
@@ -61,77 +57,6 @@ function = _jit()
 body = _jit(forceinline=True)
 
 
-class Vector(types.Type):
-    """The type of a vector: element type and number of elements."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        self.lanes = LANES[dtype]
-        super().__init__(name=f"Vector({dtype})")
-
-    @property
-    def llvm(self) -> ir.VectorType:
-        """The same as LLVM knows it."""
-        return ir.VectorType(ELEMENT[self.dtype], self.lanes)
-
-
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, vector.llvm)
-
-
-def _of(pointer: Any) -> Vector:
-    return Vector(ACCUMULATOR[pointer.dtype])
-
-
-def _repeat(builder: Any, value: Any, vector: ir.VectorType) -> Any:
-    undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, value, I32(0))
-    zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(first, undefined, zeros)
-
-
-def _constant(vector: ir.VectorType, value: Any) -> ir.Constant:
-    return ir.Constant(vector, [value] * vector.count)
-
-
-def _call(builder: Any, name: str, result: Any, arguments: list[Any], flags: Any = ()) -> Any:
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    target = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(target, arguments, fastmath=flags)
-
-
-def _widen(builder: Any, raw: Any, storage: Any, vector: Vector) -> Any:
-    if storage == BFLOAT16:
-        integers = ir.VectorType(I32, vector.lanes)
-        bits = builder.shl(builder.zext(raw, integers), _constant(integers, 16))
-        return builder.bitcast(bits, vector.llvm)
-    if storage == FLOAT16:
-        halves = builder.bitcast(raw, ir.VectorType(HALF, vector.lanes))
-        return builder.fpext(halves, vector.llvm)
-    return raw
-
-
-def _narrow(builder: Any, value: Any, storage: Any, vector: Vector) -> Any:
-    shorts = ir.VectorType(I16, vector.lanes)
-    if storage == BFLOAT16:
-        # Round to nearest, ties to even; NaN by itself, since rounding could carry it to infinity.
-        integers = ir.VectorType(I32, vector.lanes)
-        bits = builder.bitcast(value, integers)
-        last = builder.and_(
-            builder.lshr(bits, _constant(integers, 16)), _constant(integers, 1)
-        )
-        rounded = builder.add(bits, builder.add(last, _constant(integers, 0x7FFF)))
-        rounded = builder.lshr(rounded, _constant(integers, 16))
-        nan = builder.fcmp_unordered("uno", value, value)
-        return builder.trunc(builder.select(nan, _constant(integers, 0x7FC0), rounded), shorts)
-    if storage == FLOAT16:
-        halves = builder.fptrunc(value, ir.VectorType(HALF, vector.lanes))
-        return builder.bitcast(halves, shorts)
-    return value
-
-
 def _place(builder: Any, pointer: Any, index: Any, storage: Any, vector: Vector) -> Any:
     memory = ir.VectorType(ELEMENT[storage], vector.lanes)
     return memory, builder.bitcast(builder.gep(pointer, [index]), memory.as_pointer())
@@ -139,14 +64,14 @@ def _place(builder: Any, pointer: Any, index: Any, storage: Any, vector: Vector)
 
 def _first(builder: Any, count: Any, vector: Vector) -> Any:
     integers = ir.VectorType(I32, vector.lanes)
-    limit = _repeat(builder, builder.trunc(count, I32), integers)
+    limit = repeat(builder, builder.trunc(count, I32), integers)
     return builder.icmp_signed("<", ir.Constant(integers, list(range(vector.lanes))), limit)
 
 
 @intrinsic
 def lanes(typing_context: Any, pointer: Any) -> Any:
     """How many elements one vector of this pointer's numbers holds."""
-    count = _of(pointer).lanes
+    count = vector_of(pointer).lanes
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return I64(count)
@@ -161,7 +86,7 @@ def load(typing_context: Any, pointer: Any, index: Any, count: Any) -> Any:
     With ``count`` known to be ``lanes(pointer)``, as in the body of a loop over whole vectors,
     nothing of the case remains in the compiled code.
     """
-    storage, vector = pointer.dtype, _of(pointer)
+    storage, vector = pointer.dtype, vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base, index, count = args
@@ -175,12 +100,12 @@ def load(typing_context: Any, pointer: Any, index: Any, count: Any) -> Any:
                 name = f"llvm.masked.load.v{vector.lanes}{SUFFIX[storage]}.p0"
                 mask = _first(builder, count, vector)
                 arguments = [place, I32(BYTES[storage]), mask, ir.Constant(memory, None)]
-                partial = _call(builder, name, memory, arguments)
+                partial = call(builder, name, memory, arguments)
                 after_partial = builder.block
         raw = builder.phi(memory)
         raw.add_incoming(complete, after_complete)
         raw.add_incoming(partial, after_partial)
-        return _widen(builder, raw, storage, vector)
+        return widen(builder, raw, storage, vector)
 
     return vector(pointer, types.int64, types.int64), generate
 
@@ -188,12 +113,12 @@ def load(typing_context: Any, pointer: Any, index: Any, count: Any) -> Any:
 @intrinsic
 def store(typing_context: Any, pointer: Any, index: Any, value: Any, count: Any) -> Any:
     """Write the first ``count`` elements of a vector from ``index`` on, at most all of them."""
-    storage, vector = pointer.dtype, _of(pointer)
+    storage, vector = pointer.dtype, vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base, index, value, count = args
         _, place = _place(builder, base, index, storage, vector)
-        raw = _narrow(builder, value, storage, vector)
+        raw = narrow(builder, value, storage, vector)
         whole = builder.icmp_signed(">=", count, I64(vector.lanes))
         with builder.if_else(whole, likely=True) as (then, otherwise):
             with then:
@@ -201,7 +126,7 @@ def store(typing_context: Any, pointer: Any, index: Any, value: Any, count: Any)
             with otherwise:
                 name = f"llvm.masked.store.v{vector.lanes}{SUFFIX[storage]}.p0"
                 mask = _first(builder, count, vector)
-                _call(builder, name, ir.VoidType(), [raw, place, I32(BYTES[storage]), mask])
+                call(builder, name, ir.VoidType(), [raw, place, I32(BYTES[storage]), mask])
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, vector, types.int64), generate
@@ -221,11 +146,11 @@ def keep_first(typing_context: Any, value: Any, count: Any, filling: Any) -> Any
 @intrinsic
 def filled(typing_context: Any, pointer: Any, value: Any) -> Any:
     """A vector of this pointer's numbers that holds one number everywhere."""
-    vector = _of(pointer)
+    vector = vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         number = context.cast(builder, args[1], value, vector.dtype)
-        return _repeat(builder, number, vector.llvm)
+        return repeat(builder, number, vector.llvm)
 
     return vector(pointer, value), generate
 
@@ -233,7 +158,7 @@ def filled(typing_context: Any, pointer: Any, value: Any) -> Any:
 @intrinsic
 def steps(typing_context: Any, pointer: Any) -> Any:
     """The vector 0, 1, 2, ..."""
-    vector = _of(pointer)
+    vector = vector_of(pointer)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return ir.Constant(vector.llvm, [float(step) for step in range(vector.lanes)])
@@ -284,7 +209,7 @@ def total(typing_context: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         element = ELEMENT[vector.dtype]
         name = f"llvm.vector.reduce.fadd.v{vector.lanes}{SUFFIX[vector.dtype]}"
-        return _call(builder, name, element, [element(-0.0), args[0]], ("reassoc",))
+        return call(builder, name, element, [element(-0.0), args[0]], ("reassoc",))
 
     return vector.dtype(vector), generate
 
@@ -294,7 +219,7 @@ def _reduction(operation: str) -> Any:
     def reduce(typing_context: Any, vector: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             name = f"llvm.vector.reduce.{operation}.v{vector.lanes}{SUFFIX[vector.dtype]}"
-            return _call(builder, name, ELEMENT[vector.dtype], [args[0]], ("nnan", "nsz"))
+            return call(builder, name, ELEMENT[vector.dtype], [args[0]], ("nnan", "nsz"))
 
         return vector.dtype(vector), generate
 
