@@ -17,11 +17,12 @@ from torch import Tensor
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.native import kernel
 from whatwhere.ops.cpu.threads import run, thread_count
+from whatwhere.ops.raw import channel_shape, memory_format
 
 # Positions of a tile in the backward passes: the maps' parts, or the sums', stay in cache.
 PLANE_TILE, PIXEL_TILE = 1024, 512
-# Bytes of x that a second pass is to find in cache.
-NEAR = 2**19
+# Positions of a tile of ``pool_channels``; bytes of x that a second pass is to find in cache.
+LARGEST_TILE, NEAR = 2048, 2**19
 # Elements that are worth a thread.
 GRAIN = 2**15
 
@@ -34,8 +35,8 @@ class Plan:
     channels: int
     positions: int
     depth: int
-    wide: torch.dtype
     dtype: torch.dtype
+    wide: torch.dtype
     by_pixel: bool
     tiles: int
     threads: int  # as many as are worth it
@@ -54,15 +55,17 @@ def _plan(
     a[A.ROWS], a[A.COLUMNS] = (positions, channels) if by_pixel else (channels, positions)
     for place, name in zip((A.MEAN, A.TOP, A.STD, A.L2), ("mean", "max", "std", "l2"), strict=True):
         a[place] = statistics.index(name) if name in statistics else -1
-    pooled = channels * dtype.itemsize
-    a[A.TILE] = min(2048, max(16, NEAR // pooled // 16 * 16))
+    a[A.TILE] = LARGEST_TILE
+    if not {"mean", "max"}.issuperset(statistics):
+        near = NEAR // (channels * dtype.itemsize) // 16 * 16
+        a[A.TILE] = min(LARGEST_TILE, max(16, near))
     return Plan(
         samples=samples,
         channels=channels,
         positions=positions,
         depth=len(statistics),
-        wide=torch.promote_types(dtype, torch.float32),
         dtype=dtype,
+        wide=torch.promote_types(dtype, torch.float32),
         by_pixel=by_pixel,
         tiles=-(-positions // (PIXEL_TILE if by_pixel else PLANE_TILE)),
         threads=1 + samples * channels * positions // GRAIN,
@@ -75,40 +78,64 @@ def _plan_of(x: Tensor, statistics: Sequence[str]) -> Plan:
     return _plan(tuple(x.shape), x.dtype, not x.is_contiguous(), tuple(statistics))
 
 
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=memory_format(x))
+
+
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _shares(p: Plan, threads: int) -> int:
-    return 1 if threads == 1 else max(1, -(-4 * threads // max(p.samples, 1)))
-
-
-def _run(p: Plan, name: str, a: "array[int]") -> None:
-    """Run a kernel in one phase."""
+def _run(p: Plan, name: str, a: "array[int]", channel_sums: Tensor | None = None) -> None:
+    """Run a kernel; ``channel_sums`` (N, C) receive what it leaves tile by tile, added up."""
     threads = min(thread_count(), p.threads)
+    shares = 1 if threads == 1 else max(1, -(-4 * threads // max(p.samples, 1)))
     scratch = torch.empty(threads * p.scratch, dtype=p.wide)
     a[A.SCRATCH], a[A.SCRATCH_LENGTH] = scratch.data_ptr(), p.scratch
-    shares = _shares(p, threads)
-    a[A.TILES] = shares
-    run(kernel(name, p.dtype), a, threads, A.TILE_BY_TILE, p.samples * shares, shares)
-
-
-def _run_tiles(p: Plan, name: str, a: "array[int]", total: Tensor, place: int) -> None:
-    """Run a kernel tile by tile, and add up what the tiles leave of ``total`` (N, C)."""
-    threads = min(thread_count(), p.threads)
-    scratch = torch.empty(threads * p.scratch, dtype=p.wide)
-    parts = total
+    code = kernel(name, p.dtype)
+    if channel_sums is None:
+        a[A.TILES] = shares
+        run(code, a, threads, A.TILE_BY_TILE, p.samples * shares, shares)
+        return
+    shares = min(shares, p.tiles)
+    parts = channel_sums
     if p.tiles > 1:
         parts = torch.empty(p.samples * p.tiles * p.channels, dtype=p.wide)
-    a[A.SCRATCH], a[A.SCRATCH_LENGTH] = scratch.data_ptr(), p.scratch
-    a[A.TILES], a[A.PARTS], a[place] = p.tiles, parts.data_ptr(), total.data_ptr()
-    code, shares = kernel(name, p.dtype), min(_shares(p, threads), p.tiles)
-    if shares == 1 and p.tiles > 1:
+    a[A.TILES], a[A.PARTS] = p.tiles, parts.data_ptr()
+    a[A.DCOLUMN if p.by_pixel else A.DROW] = channel_sums.data_ptr()
+    if p.tiles == 1:
+        run(code, a, threads, A.TILE_BY_TILE, p.samples, 1)
+    elif shares == 1:
         run(code, a, threads, A.TILE_BY_TILE | A.TOGETHER, p.samples, 1)
-        return
-    run(code, a, threads, A.TILE_BY_TILE, p.samples * shares, shares)
-    if p.tiles > 1:
+    else:
+        run(code, a, threads, A.TILE_BY_TILE, p.samples * shares, shares)
         run(code, a, threads, A.TOGETHER, p.samples, 1)
+
+
+def _set_gates(
+    p: Plan, a: "array[int]", channel_gate: Tensor | None, spatial_gate: Tensor | None
+) -> None:
+    rows, columns = channel_gate, spatial_gate
+    if p.by_pixel:
+        rows, columns = columns, rows
+    a[A.ROW_GATE], a[A.COLUMN_GATE] = _address(rows), _address(columns)
+
+
+def _set_descriptors(
+    p: Plan, a: "array[int]", grad: Tensor, pooled: Tensor, means: Tensor | None
+) -> None:
+    """Descriptors and their gradients; ``means`` unless they are among the descriptors."""
+    length = pooled.shape[2]
+    a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
+    if means is not None:
+        a[A.MEANS], a[A.MEANS_LENGTH] = means.data_ptr(), length
+    else:
+        a[A.MEANS] = pooled.data_ptr() + max(a[A.MEAN], 0) * length * p.wide.itemsize
+        a[A.MEANS_LENGTH] = p.depth * length
+
+
+def _lacks_means(statistics: Sequence[str]) -> bool:
+    return "std" in statistics and "mean" not in statistics
 
 
 def pool_positions(x: Tensor, statistics: Sequence[str]) -> Tensor:
@@ -126,12 +153,110 @@ def pool_positions_backward(
 ) -> Tensor:
     """As ``raw.pool_positions_backward``."""
     p = _plan_of(x, statistics)
-    dx = torch.empty_like(x)
+    dx = _like(x)
     if tuple(statistics) == ("mean",):
-        return dx.copy_((grad / p.positions).reshape(p.samples, p.channels, *(1,) * (x.ndim - 2)))
-    means = _means(statistics, pooled, lambda: pool_positions(x, ("mean",)))
+        # All that x says is its shape.
+        return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
     a = p.template[:]
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
-    _set_descriptors(a, grad, pooled, means)
+    means = pool_positions(x, ("mean",)) if _lacks_means(statistics) else None
+    _set_descriptors(p, a, grad, pooled, means)
     _run(p, "pool_columns_backward" if p.by_pixel else "pool_rows_backward", a)
     return dx
+
+
+def pool_channels(x: Tensor, channel_gate: Tensor | None, statistics: Sequence[str]) -> Tensor:
+    """As ``raw.pool_channels``."""
+    p = _plan_of(x, statistics)
+    a = p.template[:]
+    pooled = torch.empty((p.samples, p.depth, p.positions), dtype=p.wide)
+    a[A.X], a[A.POOLED] = x.data_ptr(), pooled.data_ptr()
+    _set_gates(p, a, channel_gate, None)
+    _run(p, "pool_channels_pixels" if p.by_pixel else "pool_channels_planes", a)
+    return pooled
+
+
+def pool_channels_backward(
+    grad: Tensor,
+    x: Tensor,
+    channel_gate: Tensor | None,
+    pooled: Tensor,
+    statistics: Sequence[str],
+) -> tuple[Tensor, Tensor]:
+    """As ``raw.pool_channels_backward``."""
+    p = _plan_of(x, statistics)
+    a = p.template[:]
+    dx = _like(x)
+    a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
+    _set_gates(p, a, channel_gate, None)
+    means = pool_channels(x, channel_gate, ("mean",)) if _lacks_means(statistics) else None
+    _set_descriptors(p, a, grad, pooled, means)
+    dgate = None if channel_gate is None else torch.empty_like(channel_gate)
+    _run(p, "pool_rows_backward" if p.by_pixel else "pool_columns_backward", a, dgate)
+    return dx, grad.new_empty(0) if dgate is None else dgate
+
+
+def apply_gates(
+    x: Tensor,
+    channel_gate: Tensor | None,
+    spatial_gate: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """As ``raw.apply_gates``."""
+    y = _like(x)
+    _apply_into(y, x, channel_gate, spatial_gate, residual, relu)
+    return y
+
+
+def apply_gates_(
+    x: Tensor,
+    channel_gate: Tensor | None,
+    spatial_gate: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+) -> None:
+    """As ``raw.apply_gates_``."""
+    _apply_into(x, x, channel_gate, spatial_gate, residual, relu)
+
+
+def _apply_into(
+    y: Tensor,
+    x: Tensor,
+    channel_gate: Tensor | None,
+    spatial_gate: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+) -> None:
+    p = _plan_of(x, ())
+    a = p.template[:]
+    a[A.X], a[A.Y], a[A.RESIDUAL] = x.data_ptr(), y.data_ptr(), _address(residual)
+    a[A.RELU] = relu
+    _set_gates(p, a, channel_gate, spatial_gate)
+    _run(p, "apply_gates", a)
+
+
+def apply_gates_backward(
+    dy: Tensor,
+    x: Tensor,
+    channel_gate: Tensor | None,
+    spatial_gate: Tensor | None,
+    y: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``raw.apply_gates_backward``."""
+    p = _plan_of(x, ())
+    a = p.template[:]
+    dx = _like(x)
+    absent = torch.empty(0, dtype=p.wide)
+    # Planes are summed up whoever asks: without a channel gate that goes nowhere.
+    dchannel = torch.empty((p.samples, p.channels), dtype=p.wide)
+    dspatial = None if spatial_gate is None else torch.empty_like(spatial_gate)
+    a[A.X], a[A.Y], a[A.RESIDUAL] = x.data_ptr(), dy.data_ptr(), _address(y)
+    a[A.DX], a[A.DROW if p.by_pixel else A.DCOLUMN] = dx.data_ptr(), _address(dspatial)
+    _set_gates(p, a, channel_gate, spatial_gate)
+    _run(p, "apply_gates_backward", a, dchannel)
+    return (
+        dx,
+        absent if channel_gate is None else dchannel,
+        absent if dspatial is None else dspatial,
+    )

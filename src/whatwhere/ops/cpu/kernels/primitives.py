@@ -89,9 +89,12 @@ def pool_positions_planes(tag: Any) -> None:
         x = at(stored(tag, a[A.X]), n * rows * columns)
         pooled, mean, top = _targets(tag, a, n, rows, size, ones)
         r0, r1 = edge(rows, share, shares, 8), edge(rows, share + 1, shares, 8)
-        if _plain(a):
-            planes_pool(x, r0, r1, columns, mean, top)
-        _rows_spread(a, x, ones, r0, r1, mean, pooled)
+        # A few rows at a time, so that the second pass finds them in cache.
+        for r in range(r0, r1, 8):
+            end = min(r1, r + 8)
+            if _plain(a):
+                planes_pool(x, r, end, columns, mean, top)
+            _rows_spread(a, x, ones, r, end, mean, pooled)
 
 
 def pool_positions_pixels(tag: Any) -> None:

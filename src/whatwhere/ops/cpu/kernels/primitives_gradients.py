@@ -1,0 +1,227 @@
+"""The passes of the primitives' gradients over one sample, a matrix as in ``spread``.
+
+With v = x·w, w the weights on the pooled axis, every descriptor's gradient comes back as
+q = shift + slope·(v - centre) + [first maximum] dtop, and dx = w·q, dw = Σ x·q:
+shift = dmean/n + centre·dl2/l2, slope = dstd/((n - 1)·std) + dl2/l2, centre = mean, or 0.
+
+``terms`` are shift, slope, centre, top and dtop along the kept axis. ``wanted`` says whether
+there are slope and centre, whether there are maxima, and whether dw is asked for.
+"""
+
+import math
+
+from whatwhere.ops.cpu import layout as A
+from whatwhere.ops.cpu.kernels.forward import row_or
+from whatwhere.ops.cpu.kernels.memory import at, get, put, scalar, wide
+from whatwhere.ops.cpu.kernels.simd import (
+    body,
+    filled,
+    function,
+    keep_first,
+    lanes,
+    load,
+    smallest,
+    steps,
+    store,
+    total,
+    where_at_most,
+    where_equal,
+    where_less,
+)
+
+
+@function
+def coefficients(tag, a, n, length, count, i0, i1, scratch):
+    """The terms of descriptors i0 to i1 of sample n, each over ``count`` elements."""
+    shift, slope, centre = scratch, at(scratch, length), at(scratch, 2 * length)
+    step = lanes(shift)
+    pooled = at(wide(tag, a[A.POOLED]), n * a[A.DEPTH] * length)
+    grad = at(wide(tag, a[A.DPOOLED]), n * a[A.DEPTH] * length)
+    share = filled(shift, 1.0 / count if a[A.MEAN] >= 0 else 0.0)
+    dmean = row_or(grad, a[A.MEAN], length, grad)
+    for i in range(i0, i1, step):
+        part = load(dmean, i, i1 - i) * share if a[A.MEAN] >= 0 else share
+        store(shift, i, part, i1 - i)
+    if a[A.STD] >= 0 or a[A.L2] >= 0:
+        zero = scalar(shift, 0.0)
+        means = at(wide(tag, a[A.MEANS]), n * a[A.MEANS_LENGTH])
+        for i in range(i0, i1):
+            slope[i], centre[i] = zero, zero
+            if a[A.STD] >= 0:
+                place = a[A.STD] * length + i
+                slope[i] = grad[place] / (max(count - 1, 1) * pooled[place])
+                centre[i] = means[i]
+            if a[A.L2] >= 0:
+                place = a[A.L2] * length + i
+                ratio = grad[place] / pooled[place]
+                slope[i] += ratio
+                shift[i] += ratio * centre[i]
+    top, dtop = row_or(pooled, a[A.TOP], length, shift), row_or(grad, a[A.TOP], length, shift)
+    return shift, slope, centre, top, dtop
+
+
+@function
+def first_nan(x, stride, w, count):
+    """Where x·w is NaN first, along a strided row; ``count`` where it is nowhere."""
+    for i in range(count):
+        value = get(x, i * stride) * w[i]
+        if value != value:
+            return i
+    return count
+
+
+@function
+def rows_gradient(x, w, terms, wanted, r0, r1, columns, dx, dw):
+    """Rows r0 to r1 of dx, and their part of dw."""
+    step = lanes(x)
+    spread, topped, gated = wanted
+    shift, slope, centre, top, dtop = terms
+    if gated:
+        for k in range(0, columns, step):
+            store(dw, k, filled(w, 0.0), columns - k)
+    for r in range(r0, r1):
+        row, out = at(x, r * columns), at(dx, r * columns)
+        line = filled(w, shift[r]), filled(w, 0.0), filled(w, 0.0)
+        if spread:
+            line = line[0], filled(w, slope[r]), filled(w, centre[r])
+        highest = filled(w, top[r] if topped else math.nan)
+        best = filled(w, math.inf)
+        k = 0
+        while k + step <= columns:
+            best = _row(row, w, line, highest, spread, gated, k, step, best, out, dw)
+            k += step
+        if k < columns:
+            best = _row(row, w, line, highest, spread, gated, k, columns - k, best, out, dw)
+        if topped:
+            place = smallest(best)
+            k = columns
+            if place < columns:
+                k = int(place)
+            elif top[r] != top[r]:
+                k = first_nan(row, 1, w, columns)
+            if k < columns:
+                _owner(get(row, k), w[k], terms, spread, r, k, out)
+                if gated:
+                    dw[k] += get(row, k) * dtop[r]
+
+
+@body
+def _row(x, w, line, highest, spread, gated, k, count, best, dx, dw):
+    shift, slope, centre = line
+    value, weight = load(x, k, count), load(w, k, count)
+    product = value * weight
+    grad = shift
+    if spread:
+        grad = shift + slope * (product - centre)
+    store(dx, k, weight * grad, count)
+    if gated:
+        store(dw, k, load(dw, k, count) + value * grad, count)
+    found = where_equal(product, highest, steps(w) + filled(w, k), filled(w, math.inf))
+    found = keep_first(found, count, best)
+    return where_less(found, best, found, best)
+
+
+@body
+def _owner(value, weight, terms, spread, i, q, dx):
+    # dx where the maximum of descriptor i was found.
+    shift, slope, centre, _, dtop = terms
+    grad = shift[i] + dtop[i]
+    if spread:
+        grad += slope[i] * (value * weight - centre[i])
+    put(dx, q, weight * grad)
+
+
+@function
+def columns_gradient(x, w, terms, left, wanted, k0, k1, rows, columns, dx, dw):
+    """Columns k0 to k1 of dx, and their part of dw.
+
+    ``left`` holds the maxima whose first place is not found yet, NaN for the others.
+    """
+    step = lanes(x)
+    spread, topped, gated = wanted
+    _, _, _, top, dtop = terms
+    if topped:
+        for k in range(k0, k1, step):
+            store(left, k, load(top, k, k1 - k), k1 - k)
+    for r in range(rows):
+        row, out, weight = at(x, r * columns), at(dx, r * columns), filled(w, w[r])
+        sums = filled(w, 0.0)
+        k = k0
+        while k + step <= k1:
+            sums = sums + _column(row, weight, terms, left, spread, topped, k, step, out)
+            k += step
+        if k < k1:
+            sums = sums + _column(row, weight, terms, left, spread, topped, k, k1 - k, out)
+        if gated:
+            dw[r] = total(sums)
+    if topped:
+        for k in range(k0, k1):
+            if top[k] != top[k]:
+                r = min(first_nan(at(x, k), columns, w, rows), rows - 1)
+                q = r * columns + k
+                _owner(get(x, q), w[r], terms, spread, k, q, dx)
+                if gated:
+                    dw[r] += get(x, q) * dtop[k]
+
+
+@body
+def _column(x, weight, terms, left, spread, topped, k, count, dx):
+    shift, slope, centre, _, dtop = terms
+    value = load(x, k, count)
+    product = value * weight
+    grad = load(shift, k, count)
+    if spread:
+        grad = grad + load(slope, k, count) * (product - load(centre, k, count))
+    if topped:
+        highest = load(left, k, count)
+        grad = grad + where_equal(product, highest, load(dtop, k, count), filled(left, 0.0))
+        store(left, k, where_equal(product, highest, filled(left, math.nan), highest), count)
+    store(dx, k, weight * grad, count)
+    return value * grad
+
+
+@function
+def products(x, dy, y, masked, u, v, summed, r0, r1, k0, k1, columns, dx, du, dv):
+    """dx, du and dv of y = x·u·v for the rows r0 to r1 and the columns k0 to k1 alone.
+
+    u belongs to the rows, v to the columns; dv only with ``summed``. With ``masked`` dy comes back
+    through the ReLU that made y.
+    """
+    step = lanes(x)
+    if summed:
+        for k in range(k0, k1, step):
+            store(dv, k, filled(v, 0.0), k1 - k)
+    for r in range(r0, r1):
+        offset = r * columns
+        row, grads, ys, out = at(x, offset), at(dy, offset), at(y, offset), at(dx, offset)
+        gate, sums = filled(u, u[r]), filled(u, 0.0)
+        k = k0
+        while k + step <= k1:
+            sums = sums + _product(row, grads, ys, masked, gate, v, summed, k, step, out, dv)
+            k += step
+        if k < k1:
+            sums = sums + _product(row, grads, ys, masked, gate, v, summed, k, k1 - k, out, dv)
+        du[r] = total(sums)
+
+
+@body
+def _product(x, dy, y, masked, u, v, summed, k, count, dx, dv):
+    grad, gate = load(dy, k, count), load(v, k, count)
+    if masked:
+        zero = filled(v, 0.0)
+        grad = where_at_most(load(y, k, count), zero, zero, grad)
+    product = load(x, k, count) * grad
+    store(dx, k, grad * u * gate, count)
+    if summed:
+        store(dv, k, load(dv, k, count) + product * u, count)
+    return product * gate
+
+
+@function
+def add_up(parts, tiles, length, out):
+    """out = Σ_tile parts[tile], in this order."""
+    for i in range(0, length, lanes(parts)):
+        whole = filled(parts, 0.0)
+        for tile in range(tiles):
+            whole = whole + load(parts, tile * length + i, length - i)
+        store(out, i, whole, length - i)
