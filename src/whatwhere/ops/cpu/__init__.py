@@ -137,9 +137,9 @@ def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tupl
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
     backward(p, dy, x, saved, wide, dx, gradients)
-    absent = saved.new_empty(0)
+    # A tensor of its own for each that is absent: results of an operator must not share memory.
     out = [
-        absent if gradient is None else gradient.to(weight.dtype)
+        saved.new_empty(0) if gradient is None else gradient.to(weight.dtype)
         for gradient, weight in zip(gradients, weights, strict=True)
     ]
-    return (dx, *out, absent if y is None else dy)
+    return (dx, *out, saved.new_empty(0) if y is None else dy)
