@@ -17,9 +17,9 @@ DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
 DZ, DHIDDEN, DDESCRIPTORS, DMAPS, PARTS, KERNEL_PARTS = range(45, 51)
 # The primitives: indices of the statistics, -1 for none; a sample as a matrix and the tiles of it.
 MEAN, TOP, STD, L2, DEPTH, ROWS, COLUMNS, TILES, BY_PIXEL = range(51, 60)
-# Descriptors and their gradients; the means, how far they lie apart from sample to sample; gates.
-POOLED, DPOOLED, MEANS, MEANS_LENGTH, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(60, 68)
-LENGTH = 68
+# Descriptors, the gates of rows and of columns, and the gradients of these.
+POOLED, DPOOLED, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(60, 66)
+LENGTH = 66
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32

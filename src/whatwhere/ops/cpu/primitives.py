@@ -69,7 +69,7 @@ def _plan(
         by_pixel=by_pixel,
         tiles=-(-positions // (PIXEL_TILE if by_pixel else PLANE_TILE)),
         threads=1 + samples * channels * positions // GRAIN,
-        scratch=5 * max(channels, positions),
+        scratch=6 * max(channels, positions),
         template=a,
     )
 
@@ -121,23 +121,6 @@ def _set_gates(
     a[A.ROW_GATE], a[A.COLUMN_GATE] = _address(rows), _address(columns)
 
 
-def _set_descriptors(
-    p: Plan, a: "array[int]", grad: Tensor, pooled: Tensor, means: Tensor | None
-) -> None:
-    """Descriptors and their gradients; ``means`` unless they are among the descriptors."""
-    length = pooled.shape[2]
-    a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
-    if means is not None:
-        a[A.MEANS], a[A.MEANS_LENGTH] = means.data_ptr(), length
-    else:
-        a[A.MEANS] = pooled.data_ptr() + max(a[A.MEAN], 0) * length * p.wide.itemsize
-        a[A.MEANS_LENGTH] = p.depth * length
-
-
-def _lacks_means(statistics: Sequence[str]) -> bool:
-    return "std" in statistics and "mean" not in statistics
-
-
 def pool_positions(x: Tensor, statistics: Sequence[str]) -> Tensor:
     """As ``raw.pool_positions``."""
     p = _plan_of(x, statistics)
@@ -159,8 +142,7 @@ def pool_positions_backward(
         return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
     a = p.template[:]
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
-    means = pool_positions(x, ("mean",)) if _lacks_means(statistics) else None
-    _set_descriptors(p, a, grad, pooled, means)
+    a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
     _run(p, "pool_columns_backward" if p.by_pixel else "pool_rows_backward", a)
     return dx
 
@@ -188,9 +170,8 @@ def pool_channels_backward(
     a = p.template[:]
     dx = _like(x)
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
+    a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
     _set_gates(p, a, channel_gate, None)
-    means = pool_channels(x, channel_gate, ("mean",)) if _lacks_means(statistics) else None
-    _set_descriptors(p, a, grad, pooled, means)
     dgate = None if channel_gate is None else torch.empty_like(channel_gate)
     _run(p, "pool_rows_backward" if p.by_pixel else "pool_columns_backward", a, dgate)
     return dx, grad.new_empty(0) if dgate is None else dgate

@@ -54,11 +54,11 @@ def _rows_spread(a, x, w, r0, r1, mean, pooled):
     rows, columns = a[A.ROWS], a[A.COLUMNS]
     if a[A.STD] >= 0:
         out = at(pooled, a[A.STD] * rows)
-        spread_of_rows(x, w, r0, r1, columns, mean, True, out)
+        spread_of_rows(x, w, r0, r1, columns, mean, (True, True), out)
         roots(out, r0, r1, max(columns - 1, 1))
     if a[A.L2] >= 0:
         out = at(pooled, a[A.L2] * rows)
-        spread_of_rows(x, w, r0, r1, columns, mean, False, out)
+        spread_of_rows(x, w, r0, r1, columns, mean, (False, True), out)
         roots(out, r0, r1, 1)
 
 
@@ -67,11 +67,11 @@ def _columns_spread(a, x, w, k0, k1, mean, part, pooled):
     rows, columns = a[A.ROWS], a[A.COLUMNS]
     if a[A.STD] >= 0:
         out = at(pooled, a[A.STD] * columns)
-        spread_of_columns(x, w, k0, k1, rows, columns, mean, True, part, out)
+        spread_of_columns(x, w, k0, k1, rows, columns, mean, (True, True), part, out)
         roots(out, k0, k1, max(rows - 1, 1))
     if a[A.L2] >= 0:
         out = at(pooled, a[A.L2] * columns)
-        spread_of_columns(x, w, k0, k1, rows, columns, mean, False, part, out)
+        spread_of_columns(x, w, k0, k1, rows, columns, mean, (False, True), part, out)
         roots(out, k0, k1, 1)
 
 

@@ -13,7 +13,8 @@ from whatwhere.ops.cpu.kernels.memory import at, integers, stored, take, wide
 from whatwhere.ops.cpu.kernels.primitives import area_with_ones, gate_or_ones
 
 rows_gradient, columns_gradient = gradients.rows_gradient, gradients.columns_gradient
-coefficients, products, add_up = gradients.coefficients, gradients.products, gradients.add_up
+row_terms, column_terms = gradients.row_terms, gradients.column_terms
+products, clear, add_up = gradients.products, gradients.clear, gradients.add_up
 
 
 def pool_rows_backward(tag: Any) -> None:
@@ -35,9 +36,14 @@ def pool_rows_backward(tag: Any) -> None:
         if a[A.PHASES] & A.TILE_BY_TILE:
             for tile in range(edge(tiles, share, shares, 1), edge(tiles, share + 1, shares, 1)):
                 r0, r1 = edge(rows, tile, tiles, 4), edge(rows, tile + 1, tiles, 4)
-                terms = coefficients(tag, a, n, rows, columns, r0, r1, scratch)
                 part = at(parts, tile * columns)
-                rows_gradient(x, gate, terms, wanted, r0, r1, columns, dx, part)
+                if wanted[2]:
+                    clear(part, columns)
+                # A few rows at a time, so that the second pass finds them in cache.
+                for r in range(r0, r1, 8):
+                    end = min(r1, r + 8)
+                    terms = row_terms(tag, a, n, x, gate, r, end, scratch)
+                    rows_gradient(x, gate, terms, wanted, r, end, columns, dx, part)
         if a[A.PHASES] & A.TOGETHER:
             add_up(parts, tiles, columns, at(wide(tag, a[A.DCOLUMN]), n * columns))
 
@@ -48,7 +54,7 @@ def pool_columns_backward(tag: Any) -> None:
     rows, columns, shares, tiles = a[A.ROWS], a[A.COLUMNS], a[A.SHARES], a[A.TILES]
     ones = area_with_ones(tag, a)
     size = max(rows, columns)
-    scratch, left = at(ones, size), at(ones, 4 * size)
+    scratch, left = at(ones, size), at(ones, 5 * size)
     wanted = a[A.STD] >= 0 or a[A.L2] >= 0, a[A.TOP] >= 0, a[A.ROW_GATE] != 0
     while True:
         piece = take(a)
@@ -62,7 +68,7 @@ def pool_columns_backward(tag: Any) -> None:
         if a[A.PHASES] & A.TILE_BY_TILE:
             for tile in range(edge(tiles, share, shares, 1), edge(tiles, share + 1, shares, 1)):
                 k0, k1 = edge(columns, tile, tiles, 16), edge(columns, tile + 1, tiles, 16)
-                terms = coefficients(tag, a, n, columns, rows, k0, k1, scratch)
+                terms = column_terms(tag, a, n, x, gate, k0, k1, scratch)
                 part = at(parts, tile * rows)
                 columns_gradient(x, gate, terms, left, wanted, k0, k1, rows, columns, dx, part)
         if a[A.PHASES] & A.TOGETHER:

@@ -2,7 +2,8 @@
 
 With v = x·w, w the weights on the pooled axis, every descriptor's gradient comes back as
 q = shift + slope·(v - centre) + [first maximum] dtop, and dx = w·q, dw = Σ x·q:
-shift = dmean/n + centre·dl2/l2, slope = dstd/((n - 1)·std) + dl2/l2, centre = mean, or 0.
+slope = dstd/((n - 1)·std) + dl2/l2. For "std" the mean is the centre, v's first element, and what
+is left, which is part of shift; without it centre is 0. All else is shift.
 
 ``terms`` are shift, slope, centre, top and dtop along the kept axis. ``wanted`` says whether
 there are slope and centre, whether there are maxima, and whether dw is asked for.
@@ -11,6 +12,7 @@ there are slope and centre, whether there are maxima, and whether dw is asked fo
 import math
 
 from whatwhere.ops.cpu import layout as A
+from whatwhere.ops.cpu.kernels import spread
 from whatwhere.ops.cpu.kernels.forward import row_or
 from whatwhere.ops.cpu.kernels.memory import at, get, put, scalar, wide
 from whatwhere.ops.cpu.kernels.simd import (
@@ -29,35 +31,63 @@ from whatwhere.ops.cpu.kernels.simd import (
     where_less,
 )
 
+spread_of_rows, spread_of_columns = spread.of_rows, spread.of_columns
+
 
 @function
-def coefficients(tag, a, n, length, count, i0, i1, scratch):
-    """The terms of descriptors i0 to i1 of sample n, each over ``count`` elements."""
-    shift, slope, centre = scratch, at(scratch, length), at(scratch, 2 * length)
-    step = lanes(shift)
+def coefficients(tag, a, n, length, count, i0, i1, centre, residual, scratch):
+    """The terms of descriptors i0 to i1 of sample n, each over ``count`` elements.
+
+    With "std", residual is Σ (v - centre): so the mean is not rounded before it is subtracted.
+    """
+    shift, slope = scratch, at(scratch, length)
     pooled = at(wide(tag, a[A.POOLED]), n * a[A.DEPTH] * length)
     grad = at(wide(tag, a[A.DPOOLED]), n * a[A.DEPTH] * length)
-    share = filled(shift, 1.0 / count if a[A.MEAN] >= 0 else 0.0)
-    dmean = row_or(grad, a[A.MEAN], length, grad)
-    for i in range(i0, i1, step):
-        part = load(dmean, i, i1 - i) * share if a[A.MEAN] >= 0 else share
-        store(shift, i, part, i1 - i)
-    if a[A.STD] >= 0 or a[A.L2] >= 0:
-        zero = scalar(shift, 0.0)
-        means = at(wide(tag, a[A.MEANS]), n * a[A.MEANS_LENGTH])
+    zero = scalar(shift, 0.0)
+    share = scalar(shift, 1.0 / count)
+    for i in range(i0, i1):
+        shift[i] = grad[a[A.MEAN] * length + i] * share if a[A.MEAN] >= 0 else zero
+    if a[A.STD] >= 0:
         for i in range(i0, i1):
-            slope[i], centre[i] = zero, zero
+            place = a[A.STD] * length + i
+            slope[i] = grad[place] / (max(count - 1, 1) * pooled[place])
+            shift[i] -= slope[i] * (residual[i] * share)
+    if a[A.L2] >= 0:
+        for i in range(i0, i1):
+            place = a[A.L2] * length + i
+            ratio = grad[place] / pooled[place]
             if a[A.STD] >= 0:
-                place = a[A.STD] * length + i
-                slope[i] = grad[place] / (max(count - 1, 1) * pooled[place])
-                centre[i] = means[i]
-            if a[A.L2] >= 0:
-                place = a[A.L2] * length + i
-                ratio = grad[place] / pooled[place]
                 slope[i] += ratio
                 shift[i] += ratio * centre[i]
+            else:
+                slope[i], centre[i] = ratio, zero
     top, dtop = row_or(pooled, a[A.TOP], length, shift), row_or(grad, a[A.TOP], length, shift)
     return shift, slope, centre, top, dtop
+
+
+@function
+def row_terms(tag, a, n, x, w, r0, r1, scratch):
+    """The terms of the rows r0 to r1."""
+    rows, columns = a[A.ROWS], a[A.COLUMNS]
+    centre, residual = at(scratch, 2 * rows), at(scratch, 3 * rows)
+    if a[A.STD] >= 0:
+        for r in range(r0, r1):
+            centre[r] = get(x, r * columns) * w[0]
+        spread_of_rows(x, w, r0, r1, columns, centre, (True, False), residual)
+    return coefficients(tag, a, n, rows, columns, r0, r1, centre, residual, scratch)
+
+
+@function
+def column_terms(tag, a, n, x, w, k0, k1, scratch):
+    """The terms of the columns k0 to k1."""
+    rows, columns = a[A.ROWS], a[A.COLUMNS]
+    centre, residual = at(scratch, 2 * columns), at(scratch, 3 * columns)
+    if a[A.STD] >= 0:
+        for k in range(k0, k1):
+            centre[k] = get(x, k) * w[0]
+        part = at(scratch, 4 * columns)
+        spread_of_columns(x, w, k0, k1, rows, columns, centre, (True, False), part, residual)
+    return coefficients(tag, a, n, columns, rows, k0, k1, centre, residual, scratch)
 
 
 @function
@@ -72,13 +102,10 @@ def first_nan(x, stride, w, count):
 
 @function
 def rows_gradient(x, w, terms, wanted, r0, r1, columns, dx, dw):
-    """Rows r0 to r1 of dx, and their part of dw."""
+    """Rows r0 to r1 of dx; their part of dw is added to it."""
     step = lanes(x)
     spread, topped, gated = wanted
     shift, slope, centre, top, dtop = terms
-    if gated:
-        for k in range(0, columns, step):
-            store(dw, k, filled(w, 0.0), columns - k)
     for r in range(r0, r1):
         row, out = at(x, r * columns), at(dx, r * columns)
         line = filled(w, shift[r]), filled(w, 0.0), filled(w, 0.0)
@@ -215,6 +242,13 @@ def _product(x, dy, y, masked, u, v, summed, k, count, dx, dv):
     if summed:
         store(dv, k, load(dv, k, count) + product * u, count)
     return product * gate
+
+
+@function
+def clear(row, length):
+    """A row of zeros."""
+    for i in range(0, length, lanes(row)):
+        store(row, i, filled(row, 0.0), length - i)
 
 
 @function

@@ -1,8 +1,9 @@
-"""Sums of squared deviations over the rows or the columns of one sample, for "std" and "l2".
+"""Sums of deviations, squared or not, over the rows or the columns of one sample.
 
 A sample is a matrix of rows, its columns side by side in memory: of channels by positions where
 planes are stored, of positions by channels where pixels are. The weights w belong to the axis that
-is pooled. A second pass, about the mean of the first, loses nothing to cancellation.
+is pooled. Squares are summed in a second pass, about the mean of the first, which loses nothing to
+cancellation.
 """
 
 import math
@@ -26,45 +27,51 @@ EPSILON = 1e-5
 
 
 @function
-def of_rows(x, w, r0, r1, columns, centre, centred, out):
-    """out[r] = Σ_k (x[r, k]·w[k] - centre[r])² for rows r0 to r1; without ``centred`` about 0."""
+def of_rows(x, w, r0, r1, columns, centre, kind, out):
+    """out[r] = Σ_k (x[r, k]·w[k] - centre[r])² for rows r0 to r1.
+
+    ``kind`` says whether there is a centre, else it is 0, and whether to square.
+    """
+    centred, squared = kind
     for r in range(r0, r1):
         row = at(x, r * columns)
         middle = filled(out, centre[r] if centred else 0.0)
         whole = 0.0
         for start in range(0, columns, BLOCK):
             count = min(columns - start, BLOCK)
-            whole += _row_block(at(row, start), at(w, start), middle, count)
+            whole += _row_block(at(row, start), at(w, start), middle, squared, count)
         out[r] = whole
 
 
 @body
-def _row_block(x, w, middle, count):
+def _row_block(x, w, middle, squared, count):
     step = lanes(x)
     s0 = s1 = s2 = s3 = filled(w, 0.0)
     k = 0
     while k + 4 * step <= count:
-        s0 = s0 + _square(x, load(w, k, step), middle, k, step)
-        s1 = s1 + _square(x, load(w, k + step, step), middle, k + step, step)
-        s2 = s2 + _square(x, load(w, k + 2 * step, step), middle, k + 2 * step, step)
-        s3 = s3 + _square(x, load(w, k + 3 * step, step), middle, k + 3 * step, step)
+        s0 = s0 + _term(x, load(w, k, step), middle, squared, k, step)
+        s1 = s1 + _term(x, load(w, k + step, step), middle, squared, k + step, step)
+        s2 = s2 + _term(x, load(w, k + 2 * step, step), middle, squared, k + 2 * step, step)
+        s3 = s3 + _term(x, load(w, k + 3 * step, step), middle, squared, k + 3 * step, step)
         k += 4 * step
     while k + step <= count:
-        s0 = s0 + _square(x, load(w, k, step), middle, k, step)
+        s0 = s0 + _term(x, load(w, k, step), middle, squared, k, step)
         k += step
     if k < count:
-        s1 = s1 + _square(x, load(w, k, count - k), middle, k, count - k)
+        s1 = s1 + _term(x, load(w, k, count - k), middle, squared, k, count - k)
     return total((s0 + s1) + (s2 + s3))
 
 
 @body
-def _square(x, w, middle, k, count):
+def _term(x, w, middle, squared, k, count):
     deviation = load(x, k, count) * w - middle
-    return keep_first(deviation * deviation, count, filled(x, 0.0))
+    if squared:
+        deviation = deviation * deviation
+    return keep_first(deviation, count, filled(x, 0.0))
 
 
 @function
-def of_columns(x, w, k0, k1, rows, columns, centre, centred, part, out):
+def of_columns(x, w, k0, k1, rows, columns, centre, kind, part, out):
     """out[k] = Σ_r (x[r, k]·w[r] - centre[k])² for columns k0 to k1; part is scratch."""
     step = lanes(x)
     for k in range(k0, k1, step):
@@ -77,19 +84,20 @@ def of_columns(x, w, k0, k1, rows, columns, centre, centred, part, out):
             weight = filled(out, w[r])
             k = k0
             while k + step <= k1:
-                _column(row, weight, centre, centred, k, step, part)
+                _column(row, weight, centre, kind, k, step, part)
                 k += step
             if k < k1:
-                _column(row, weight, centre, centred, k, k1 - k, part)
+                _column(row, weight, centre, kind, k, k1 - k, part)
         for k in range(k0, k1, step):
             store(out, k, load(out, k, k1 - k) + load(part, k, k1 - k), k1 - k)
 
 
 @body
-def _column(x, weight, centre, centred, k, count, part):
+def _column(x, weight, centre, kind, k, count, part):
+    centred, squared = kind
     middle = load(centre, k, count) if centred else filled(part, 0.0)
-    square = _square(x, weight, middle, k, count)
-    store(part, k, load(part, k, count) + square, count)
+    term = _term(x, weight, middle, squared, k, count)
+    store(part, k, load(part, k, count) + term, count)
 
 
 @function
