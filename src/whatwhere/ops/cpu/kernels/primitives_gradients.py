@@ -91,11 +91,11 @@ def column_terms(tag, a, n, x, w, k0, k1, scratch):
 
 
 @function
-def first_nan(x, stride, w, count):
-    """Where x·w is NaN first, along a strided row; ``count`` where it is nowhere."""
+def place_of(top, x, stride, w, count):
+    """Where x·w, along a strided row, is ``top`` first, or NaN; ``count`` where it is nowhere."""
     for i in range(count):
         value = get(x, i * stride) * w[i]
-        if value != value:
+        if value == top or value != value:
             return i
     return count
 
@@ -113,23 +113,28 @@ def rows_gradient(x, w, terms, wanted, r0, r1, columns, dx, dw):
             line = line[0], filled(w, slope[r]), filled(w, centre[r])
         highest = filled(w, top[r] if topped else math.nan)
         best = filled(w, math.inf)
+        # Where the maximum is no number, 0 times it would be NaN: its place is passed over in dw.
+        endless = topped and top[r] - top[r] != 0
+        owner, before = columns, scalar(w, 0.0)
+        if endless:
+            owner = place_of(top[r], row, 1, w, columns)
+            if gated and owner < columns:
+                before = dw[owner]
         k = 0
         while k + step <= columns:
             best = _row(row, w, line, highest, spread, gated, k, step, best, out, dw)
             k += step
         if k < columns:
             best = _row(row, w, line, highest, spread, gated, k, columns - k, best, out, dw)
-        if topped:
-            place = smallest(best)
-            k = columns
-            if place < columns:
-                k = int(place)
-            elif top[r] != top[r]:
-                k = first_nan(row, 1, w, columns)
-            if k < columns:
-                _owner(get(row, k), w[k], terms, spread, r, k, out)
-                if gated:
-                    dw[k] += get(row, k) * dtop[r]
+        if topped and not endless:
+            owner = int(min(smallest(best), columns))
+        if owner < columns:
+            value = get(row, owner)
+            grad = _owner(value, w[owner], terms, spread, r, owner, out)
+            if gated and endless:
+                dw[owner] = before + value * grad
+            elif gated:
+                dw[owner] += value * dtop[r]
 
 
 @body
@@ -150,12 +155,13 @@ def _row(x, w, line, highest, spread, gated, k, count, best, dx, dw):
 
 @body
 def _owner(value, weight, terms, spread, i, q, dx):
-    # dx where the maximum of descriptor i was found.
+    # The gradient where descriptor i has its maximum; dx there is put right.
     shift, slope, centre, _, dtop = terms
     grad = shift[i] + dtop[i]
     if spread:
         grad += slope[i] * (value * weight - centre[i])
     put(dx, q, weight * grad)
+    return grad
 
 
 @function
@@ -184,7 +190,7 @@ def columns_gradient(x, w, terms, left, wanted, k0, k1, rows, columns, dx, dw):
     if topped:
         for k in range(k0, k1):
             if top[k] != top[k]:
-                r = min(first_nan(at(x, k), columns, w, rows), rows - 1)
+                r = min(place_of(top[k], at(x, k), columns, w, rows), rows - 1)
                 q = r * columns + k
                 _owner(get(x, q), w[r], terms, spread, k, q, dx)
                 if gated:
