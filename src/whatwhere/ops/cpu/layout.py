@@ -16,10 +16,10 @@ SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
 DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
 DZ, DHIDDEN, DDESCRIPTORS, DMAPS, PARTS, KERNEL_PARTS = range(45, 51)
 # The primitives: indices of the statistics, -1 for none; a sample as a matrix and the tiles of it.
-MEAN, TOP, STD, L2, DEPTH, ROWS, COLUMNS, TILES, BY_PIXEL = range(51, 60)
+MEAN, TOP, STD, L2, DEPTH, ROWS, COLUMNS, TILES = range(51, 59)
 # Descriptors, the gates of rows and of columns, and the gradients of these.
-POOLED, DPOOLED, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(60, 66)
-LENGTH = 66
+POOLED, DPOOLED, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(59, 65)
+LENGTH = 65
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32

@@ -19,8 +19,9 @@ from whatwhere.ops.cpu.native import kernel
 from whatwhere.ops.cpu.threads import run, thread_count
 from whatwhere.ops.raw import channel_shape, memory_format
 
-# Positions of a tile in the backward passes: the maps' parts, or the sums', stay in cache.
-PLANE_TILE, PIXEL_TILE = 1024, 512
+# Where what is summed across tiles is kept per column, a tile is so many rows at least, and of so
+# many elements; where it is kept per row, so many columns.
+TILE_ROWS, TILE_ELEMENTS, TILE_COLUMNS = 32, 2**16, 1024
 # Positions of a tile of ``pool_channels``; bytes of x that a second pass is to find in cache.
 LARGEST_TILE, NEAR = 2048, 2**19
 # Elements that are worth a thread.
@@ -38,7 +39,8 @@ class Plan:
     dtype: torch.dtype
     wide: torch.dtype
     by_pixel: bool
-    tiles: int
+    row_tiles: int
+    column_tiles: int
     threads: int  # as many as are worth it
     scratch: int  # length of one thread's scratch
     template: "array[int]"
@@ -51,7 +53,7 @@ def _plan(
     samples, channels, *space = shape
     positions = math.prod(space)
     a = array("q", bytes(8 * A.LENGTH))
-    a[A.SAMPLES], a[A.BY_PIXEL], a[A.DEPTH] = samples, by_pixel, len(statistics)
+    a[A.SAMPLES], a[A.DEPTH] = samples, len(statistics)
     a[A.ROWS], a[A.COLUMNS] = (positions, channels) if by_pixel else (channels, positions)
     for place, name in zip((A.MEAN, A.TOP, A.STD, A.L2), ("mean", "max", "std", "l2"), strict=True):
         a[place] = statistics.index(name) if name in statistics else -1
@@ -67,7 +69,8 @@ def _plan(
         dtype=dtype,
         wide=torch.promote_types(dtype, torch.float32),
         by_pixel=by_pixel,
-        tiles=-(-positions // (PIXEL_TILE if by_pixel else PLANE_TILE)),
+        row_tiles=max(1, a[A.ROWS] // max(TILE_ROWS, TILE_ELEMENTS // max(a[A.COLUMNS], 1))),
+        column_tiles=-(-a[A.COLUMNS] // TILE_COLUMNS),
         threads=1 + samples * channels * positions // GRAIN,
         scratch=6 * max(channels, positions),
         template=a,
@@ -86,24 +89,25 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _run(p: Plan, name: str, a: "array[int]", channel_sums: Tensor | None = None) -> None:
-    """Run a kernel; ``channel_sums`` (N, C) receive what it leaves tile by tile, added up."""
+def _run(
+    p: Plan, name: str, a: "array[int]", sums: Tensor | None = None, by_row: bool = True
+) -> None:
+    """Run a kernel; what is summed across tiles of rows, or of columns, goes to ``sums``."""
     threads = min(thread_count(), p.threads)
     shares = 1 if threads == 1 else max(1, -(-4 * threads // max(p.samples, 1)))
     scratch = torch.empty(threads * p.scratch, dtype=p.wide)
     a[A.SCRATCH], a[A.SCRATCH_LENGTH] = scratch.data_ptr(), p.scratch
     code = kernel(name, p.dtype)
-    if channel_sums is None:
+    if sums is None:
         a[A.TILES] = shares
         run(code, a, threads, A.TILE_BY_TILE, p.samples * shares, shares)
         return
-    shares = min(shares, p.tiles)
-    parts = channel_sums
-    if p.tiles > 1:
-        parts = torch.empty(p.samples * p.tiles * p.channels, dtype=p.wide)
-    a[A.TILES], a[A.PARTS] = p.tiles, parts.data_ptr()
-    a[A.DCOLUMN if p.by_pixel else A.DROW] = channel_sums.data_ptr()
-    if p.tiles == 1:
+    tiles = p.row_tiles if by_row else p.column_tiles
+    shares = min(shares, tiles)
+    parts = torch.empty(tiles * sums.numel(), dtype=p.wide) if tiles > 1 else sums
+    a[A.TILES], a[A.PARTS] = tiles, parts.data_ptr()
+    a[A.DCOLUMN if by_row else A.DROW] = sums.data_ptr()
+    if tiles == 1:
         run(code, a, threads, A.TILE_BY_TILE, p.samples, 1)
     elif shares == 1:
         run(code, a, threads, A.TILE_BY_TILE | A.TOGETHER, p.samples, 1)
@@ -142,6 +146,7 @@ def pool_positions_backward(
         return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
     a = p.template[:]
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
+    pooled = pooled.contiguous()
     a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
     _run(p, "pool_columns_backward" if p.by_pixel else "pool_rows_backward", a)
     return dx
@@ -170,10 +175,11 @@ def pool_channels_backward(
     a = p.template[:]
     dx = _like(x)
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
+    pooled = pooled.contiguous()
     a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
     _set_gates(p, a, channel_gate, None)
     dgate = None if channel_gate is None else torch.empty_like(channel_gate)
-    _run(p, "pool_rows_backward" if p.by_pixel else "pool_columns_backward", a, dgate)
+    _run(p, "pool_rows_backward" if p.by_pixel else "pool_columns_backward", a, dgate, p.by_pixel)
     return dx, grad.new_empty(0) if dgate is None else dgate
 
 
@@ -228,16 +234,15 @@ def apply_gates_backward(
     p = _plan_of(x, ())
     a = p.template[:]
     dx = _like(x)
-    absent = torch.empty(0, dtype=p.wide)
-    # Planes are summed up whoever asks: without a channel gate that goes nowhere.
-    dchannel = torch.empty((p.samples, p.channels), dtype=p.wide)
+    dchannel = None if channel_gate is None else torch.empty_like(channel_gate)
     dspatial = None if spatial_gate is None else torch.empty_like(spatial_gate)
+    rows, columns = (dspatial, dchannel) if p.by_pixel else (dchannel, dspatial)
     a[A.X], a[A.Y], a[A.RESIDUAL] = x.data_ptr(), dy.data_ptr(), _address(y)
-    a[A.DX], a[A.DROW if p.by_pixel else A.DCOLUMN] = dx.data_ptr(), _address(dspatial)
+    a[A.DX], a[A.DROW] = dx.data_ptr(), _address(rows)
     _set_gates(p, a, channel_gate, spatial_gate)
-    _run(p, "apply_gates_backward", a, dchannel)
+    _run(p, "apply_gates_backward", a, columns)
     return (
         dx,
-        absent if channel_gate is None else dchannel,
-        absent if dspatial is None else dspatial,
+        torch.empty(0, dtype=p.wide) if dchannel is None else dchannel,
+        torch.empty(0, dtype=p.wide) if dspatial is None else dspatial,
     )

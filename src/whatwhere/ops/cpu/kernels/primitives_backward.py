@@ -76,11 +76,12 @@ def pool_columns_backward(tag: Any) -> None:
 
 
 def apply_gates_backward(tag: Any) -> None:
-    """Tiles are ranges of positions: of columns in planes, of rows in pixels."""
+    """Tiles are ranges of rows."""
     a = integers(tag)
     rows, columns, shares, tiles = a[A.ROWS], a[A.COLUMNS], a[A.SHARES], a[A.TILES]
     ones = area_with_ones(tag, a)
     nowhere = at(ones, max(rows, columns))
+    masked, summed = a[A.RESIDUAL] != 0, a[A.COLUMN_GATE] != 0
     while True:
         piece = take(a)
         if piece >= a[A.PIECES]:
@@ -92,22 +93,13 @@ def apply_gates_backward(tag: Any) -> None:
         u = gate_or_ones(tag, a, A.ROW_GATE, n, rows, ones)
         v = gate_or_ones(tag, a, A.COLUMN_GATE, n, columns, ones)
         du = gate_or_ones(tag, a, A.DROW, n, rows, nowhere)
-        dv = gate_or_ones(tag, a, A.DCOLUMN, n, columns, nowhere)
-        masked, summed = a[A.RESIDUAL] != 0, a[A.COLUMN_GATE] != 0
-        length = columns if a[A.BY_PIXEL] else rows
-        parts = at(wide(tag, a[A.PARTS]), n * tiles * length)
+        parts = at(wide(tag, a[A.PARTS]), n * tiles * columns)
         if a[A.PHASES] & A.TILE_BY_TILE:
             for tile in range(edge(tiles, share, shares, 1), edge(tiles, share + 1, shares, 1)):
-                r0, r1, k0, k1 = 0, rows, 0, columns
-                part = at(parts, tile * length)
-                tile_du, tile_dv = part, dv
-                if a[A.BY_PIXEL]:
-                    r0, r1 = edge(rows, tile, tiles, 4), edge(rows, tile + 1, tiles, 4)
-                    tile_du, tile_dv = du, part
-                else:
-                    k0, k1 = edge(columns, tile, tiles, 16), edge(columns, tile + 1, tiles, 16)
-                products(
-                    x, dy, y, masked, u, v, summed, r0, r1, k0, k1, columns, dx, tile_du, tile_dv
-                )
+                r0, r1 = edge(rows, tile, tiles, 4), edge(rows, tile + 1, tiles, 4)
+                dv = at(parts, tile * columns)
+                if summed:
+                    clear(dv, columns)
+                products(x, dy, y, masked, u, v, summed, r0, r1, columns, dx, du, dv)
         if a[A.PHASES] & A.TOGETHER:
-            add_up(parts, tiles, length, dv if a[A.BY_PIXEL] else du)
+            add_up(parts, tiles, columns, at(wide(tag, a[A.DCOLUMN]), n * columns))

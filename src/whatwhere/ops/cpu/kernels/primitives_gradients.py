@@ -214,26 +214,24 @@ def _column(x, weight, terms, left, spread, topped, k, count, dx):
 
 
 @function
-def products(x, dy, y, masked, u, v, summed, r0, r1, k0, k1, columns, dx, du, dv):
-    """dx, du and dv of y = x·u·v for the rows r0 to r1 and the columns k0 to k1 alone.
+def products(x, dy, y, masked, u, v, summed, r0, r1, columns, dx, du, dv):
+    """Rows r0 to r1 of the gradients of y = x·u·v, u on the rows and v on the columns.
 
-    u belongs to the rows, v to the columns; dv only with ``summed``. With ``masked`` dy comes back
-    through the ReLU that made y.
+    Their part of dv is added to it, with ``summed``. With ``masked`` dy comes back through the
+    ReLU that made y.
     """
     step = lanes(x)
-    if summed:
-        for k in range(k0, k1, step):
-            store(dv, k, filled(v, 0.0), k1 - k)
     for r in range(r0, r1):
         offset = r * columns
         row, grads, ys, out = at(x, offset), at(dy, offset), at(y, offset), at(dx, offset)
         gate, sums = filled(u, u[r]), filled(u, 0.0)
-        k = k0
-        while k + step <= k1:
+        k = 0
+        while k + step <= columns:
             sums = sums + _product(row, grads, ys, masked, gate, v, summed, k, step, out, dv)
             k += step
-        if k < k1:
-            sums = sums + _product(row, grads, ys, masked, gate, v, summed, k, k1 - k, out, dv)
+        if k < columns:
+            left = columns - k
+            sums = sums + _product(row, grads, ys, masked, gate, v, summed, k, left, out, dv)
         du[r] = total(sums)
 
 
