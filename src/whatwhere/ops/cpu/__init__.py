@@ -13,6 +13,7 @@ from torch import Tensor
 
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
 from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
+from whatwhere.ops.cpu.outputs import empty_like
 from whatwhere.ops.cpu.primitives import (
     apply_gates,
     apply_gates_,
@@ -98,48 +99,41 @@ def _plan(x: Tensor, w0: Tensor, wc: Tensor, options: Sequence[Any]) -> Plan:
     )
 
 
-def _like(x: Tensor) -> Tensor:
-    # By the layout, not by x's strides, which tell nothing where an axis has one element or none.
-    return torch.empty_like(x, memory_format=memory_format(x))
-
-
 def _wide(p: Plan, weights: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [w if w is None or w.dtype is p.wide else w.to(p.wide) for w in weights]
 
 
-def cbam(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """As ``raw.cbam``."""
-    y = _like(x)
-    return y, _cbam_into(x, y, arguments)
+def cbam(x: Tensor, *arguments: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As ``raw.cbam``; ``out`` is memory for y, which may be that of x."""
+    weights, options, (residual, relu) = arguments[:6], arguments[6:10], arguments[10:]
+    y = empty_like(x) if out is None else out
+    p = _plan(x, weights[0], weights[4], options)
+    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
+    forward(p, x, _wide(p, weights), residual, relu, y, saved)
+    return y, saved
 
 
 def cbam_(x: Tensor, *arguments: Any) -> None:
     """As ``raw.cbam_``."""
-    _cbam_into(x, x, arguments)
+    cbam(x, *arguments, out=x)
 
 
-def _cbam_into(x: Tensor, y: Tensor, arguments: Sequence[Any]) -> Tensor:
-    weights, options, (residual, relu) = arguments[:6], arguments[6:10], arguments[10:]
-    p = _plan(x, weights[0], weights[4], options)
-    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
-    forward(p, x, _wide(p, weights), residual, relu, y, saved)
-    return saved
-
-
-def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    """As ``raw.cbam_backward``."""
+def cbam_backward(
+    dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any, out: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """As ``raw.cbam_backward``; ``out`` is memory for the gradient of x."""
     weights, options, y = arguments[:6], arguments[6:10], arguments[10]
     p = _plan(x, weights[0], weights[4], options)
     if y is not None:
         # What differentiates torch's own ReLU; ``masked_fill`` would lose the layout.
         dy = torch.ops.aten.threshold_backward.default(dy, y, 0)
-    dx = _like(x)
+    dx = empty_like(x) if out is None else out
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
     backward(p, dy, x, saved, wide, dx, gradients)
     # A tensor of its own for each that is absent: results of an operator must not share memory.
-    out = [
+    of_weights = [
         saved.new_empty(0) if gradient is None else gradient.to(weight.dtype)
         for gradient, weight in zip(gradients, weights, strict=True)
     ]
-    return (dx, *out, saved.new_empty(0) if y is None else dy)
+    return (dx, *of_weights, saved.new_empty(0) if y is None else dy)

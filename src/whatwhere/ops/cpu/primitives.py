@@ -16,8 +16,9 @@ from torch import Tensor
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.native import kernel
+from whatwhere.ops.cpu.outputs import empty_like
 from whatwhere.ops.cpu.threads import run, thread_count
-from whatwhere.ops.raw import channel_shape, memory_format
+from whatwhere.ops.raw import channel_shape
 
 # Where what is summed across tiles is kept per column, a tile is so many rows at least, and of so
 # many elements; where it is kept per row, so many columns.
@@ -81,10 +82,6 @@ def _plan_of(x: Tensor, statistics: Sequence[str]) -> Plan:
     return _plan(tuple(x.shape), x.dtype, not x.is_contiguous(), tuple(statistics))
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=memory_format(x))
-
-
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -140,7 +137,7 @@ def pool_positions_backward(
 ) -> Tensor:
     """As ``raw.pool_positions_backward``."""
     p = _plan_of(x, statistics)
-    dx = _like(x)
+    dx = empty_like(x)
     if tuple(statistics) == ("mean",):
         # All that x says is its shape.
         return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
@@ -173,7 +170,7 @@ def pool_channels_backward(
     """As ``raw.pool_channels_backward``."""
     p = _plan_of(x, statistics)
     a = p.template[:]
-    dx = _like(x)
+    dx = empty_like(x)
     a[A.X], a[A.DX] = x.data_ptr(), dx.data_ptr()
     pooled = pooled.contiguous()
     a[A.POOLED], a[A.DPOOLED] = pooled.data_ptr(), grad.data_ptr()
@@ -189,10 +186,17 @@ def apply_gates(
     spatial_gate: Tensor | None,
     residual: Tensor | None,
     relu: bool,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """As ``raw.apply_gates``."""
-    y = _like(x)
-    _apply_into(y, x, channel_gate, spatial_gate, residual, relu)
+    """As ``raw.apply_gates``; ``out`` is memory for y, which may be that of x."""
+    p = _plan_of(x, ())
+    a = p.template[:]
+    y = empty_like(x) if out is None else out
+    a[A.X], a[A.Y], a[A.RESIDUAL] = x.data_ptr(), y.data_ptr(), _address(residual)
+    a[A.RELU] = relu
+    _set_gates(p, a, channel_gate, spatial_gate)
+    _run(p, "apply_gates", a)
     return y
 
 
@@ -204,23 +208,7 @@ def apply_gates_(
     relu: bool,
 ) -> None:
     """As ``raw.apply_gates_``."""
-    _apply_into(x, x, channel_gate, spatial_gate, residual, relu)
-
-
-def _apply_into(
-    y: Tensor,
-    x: Tensor,
-    channel_gate: Tensor | None,
-    spatial_gate: Tensor | None,
-    residual: Tensor | None,
-    relu: bool,
-) -> None:
-    p = _plan_of(x, ())
-    a = p.template[:]
-    a[A.X], a[A.Y], a[A.RESIDUAL] = x.data_ptr(), y.data_ptr(), _address(residual)
-    a[A.RELU] = relu
-    _set_gates(p, a, channel_gate, spatial_gate)
-    _run(p, "apply_gates", a)
+    apply_gates(x, channel_gate, spatial_gate, residual, relu, out=x)
 
 
 def apply_gates_backward(
@@ -233,7 +221,7 @@ def apply_gates_backward(
     """As ``raw.apply_gates_backward``."""
     p = _plan_of(x, ())
     a = p.template[:]
-    dx = _like(x)
+    dx = empty_like(x)
     dchannel = None if channel_gate is None else torch.empty_like(channel_gate)
     dspatial = None if spatial_gate is None else torch.empty_like(spatial_gate)
     rows, columns = (dspatial, dchannel) if p.by_pixel else (dchannel, dspatial)
