@@ -1,9 +1,9 @@
 """The passes of the primitives' gradients over one sample, a matrix as in ``spread``.
 
-With v = x·w, w the weights on the pooled axis, every descriptor's gradient comes back as
-q = shift + slope·(v - centre) + [first maximum] dtop, and dx = w·q, dw = Σ x·q:
-slope = dstd/((n - 1)·std) + dl2/l2. For "std" the mean is the centre, v's first element, and what
-is left, which is part of shift; without it centre is 0. All else is shift.
+With v = x·w, w the weights on the pooled axis, the gradients of all descriptors come back as
+q = shift + slope·(v - centre) + [first maximum] dtop, where slope = dstd/((n - 1)·std) + dl2/l2;
+then dx = w·q and dw = Σ x·q. For "std" the centre is v's first element, and shift takes out what is
+left of the mean; without "std" the centre is 0.
 
 ``terms`` are shift, slope, centre, top and dtop along the kept axis. ``wanted`` says whether
 there are slope and centre, whether there are maxima, and whether dw is asked for.
