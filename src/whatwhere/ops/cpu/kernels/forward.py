@@ -10,7 +10,7 @@ from typing import Any
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.kernels import dense, maps, pixels, planes
-from whatwhere.ops.cpu.kernels.memory import at, integers, stored, take, wide
+from whatwhere.ops.cpu.kernels.memory import at, integers, scalar, stored, take, wide
 from whatwhere.ops.cpu.kernels.simd import body, function
 
 hidden, logits = dense.hidden, dense.logits
@@ -88,7 +88,7 @@ def spatial_map(tag, a, stack, place, scratch):
     """The phase MAP for one sample."""
     shape = a[A.FRAMES], a[A.HEIGHT], a[A.WIDTH]
     kernel = a[A.KT], a[A.KH], a[A.KW]
-    constant = wide(tag, a[A.BC])[0] if a[A.BC] != 0 else stack[0] * 0
+    constant = wide(tag, a[A.BC])[0] if a[A.BC] != 0 else scalar(stack, 0.0)
     pad(stack, a[A.SPATIAL_DEPTH], shape, kernel, scratch)
     correlate(
         scratch, wide(tag, a[A.WC]), False, a[A.SPATIAL_DEPTH], shape, kernel, constant, place
