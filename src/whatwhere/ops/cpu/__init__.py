@@ -1,7 +1,8 @@
 """The operations on the CPU by compiled kernels: the raw functions of ``ops.raw``, faster.
 
 ``threads`` runs the kernels on torch's threads, ``native`` compiles, keeps and loads them, ``cbam``
-plans memory and steps. Only ``kernels`` imports Numba, and is imported only to compile.
+and ``primitives`` plan memory and steps. Only ``kernels`` imports Numba, and is imported only to
+compile.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,42 @@ from torch import Tensor
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
 from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
 from whatwhere.ops.cpu.outputs import empty_like
+from whatwhere.ops.cpu.primitives import (
+    apply_gates,
+    apply_gates_,
+    apply_gates_backward,
+    pool_channels,
+    pool_channels_backward,
+    pool_positions,
+    pool_positions_backward,
+)
 from whatwhere.ops.raw import memory_format
+
+__all__ = [
+    "apply_gates",
+    "apply_gates_",
+    "apply_gates_backward",
+    "cbam",
+    "cbam_",
+    "cbam_backward",
+    "pool_channels",
+    "pool_channels_backward",
+    "pool_positions",
+    "pool_positions_backward",
+    "unsupported",
+]
+
+# By operation and by whether x is stored in planes: what must be there for it to be served.
+KERNELS = {
+    ("cbam", True): "forward_planes",
+    ("cbam", False): "forward_pixels",
+    ("pool_positions", True): "pool_positions_planes",
+    ("pool_positions", False): "pool_positions_pixels",
+    ("pool_channels", True): "pool_channels_planes",
+    ("pool_channels", False): "pool_channels_pixels",
+    ("apply_gates", True): "apply_gates",
+    ("apply_gates", False): "apply_gates",
+}
 
 # Kernels keep the index of a maximum as a float32.
 LARGEST_INDEX = 2**24
@@ -38,14 +74,12 @@ def unsupported(op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
 
 
 def _reason(op: str, dtype: torch.dtype, by_plane: bool) -> str | None:
-    if op != "cbam":
-        return f"there is no kernel for {op}"
     if trouble() is not None:
         return trouble()
     if dtype not in SUPPORTED:
         return f"x has the dtype {dtype}"
     try:
-        kernel("forward_planes" if by_plane else "forward_pixels", dtype)
+        kernel(KERNELS[op, by_plane], dtype)
     except KernelError as error:
         logger.warning("%s; plain PyTorch serves instead", error)
         return str(error)

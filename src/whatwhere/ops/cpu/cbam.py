@@ -16,15 +16,13 @@ from torch import Tensor
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.native import kernel
-from whatwhere.ops.cpu.outputs import last_cache
+from whatwhere.ops.cpu.outputs import LINE, goes_past
 from whatwhere.ops.cpu.threads import run, thread_count
 
 FIRST = A.PRODUCTS | A.MAP_GRADIENT | A.WEIGHTED | A.LOGITS_GRADIENT
 NETWORK = A.HIDDEN_GRADIENT | A.DESCRIPTOR_GRADIENT
 # Positions of a tile: a row of a map of so many stays in the first-level cache.
 PLANE_TILE, PIXEL_TILES = 2048, 8
-# Bytes of a vector, and of what a cache holds as one.
-LINE = 64
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class Plan:
     tiles: int
     padded: int
     saved: int
-    # Whether results go past the caches: those that would leave them before they are read again.
-    past: bool
+    past: bool  # the caches, where addresses allow it
     template: "array[int]"
 
     @property
@@ -91,7 +88,7 @@ def plan(
     template[A.CHANNEL_SCALE], template[A.SPATIAL_SCALE] = (int(scale) for scale in scales)
     template[A.TILE] = tile
     channel_depth, spatial_depth = len(statistics[0]), len(statistics[1])
-    row = (channels if by_pixel else positions) * dtype.itemsize
+    row = channels if by_pixel else positions
     return Plan(
         samples=samples,
         channels=channels,
@@ -109,9 +106,7 @@ def plan(
         saved=(channel_depth + 1) * channels
         + channel_depth * units
         + (spatial_depth + 1) * positions,
-        past=dtype == wide
-        and row % LINE == 0
-        and samples * channels * positions * dtype.itemsize >= last_cache() // 2,
+        past=goes_past(row, samples * channels * positions, dtype),
         template=template,
     )
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from whatwhere.ops.raw import memory_format
 
 PAGE = 2 * 1024 * 1024
+# Bytes of a vector, and of what a cache holds as one.
+LINE = 64
 # From <sys/mman.h> of Linux.
 MADV_HUGEPAGE = 14
 
@@ -43,6 +45,16 @@ def last_cache() -> int:
         if text.endswith("K") and text[:-1].isdigit():
             largest = max(largest, int(text[:-1]) * 1024)
     return largest if largest > 0 else 32 * 1024 * 1024
+
+
+def goes_past(row: int, elements: int, dtype: torch.dtype) -> bool:
+    """Whether a result of rows of so many elements is to be written past the caches.
+
+    It is if it would leave them before it is read again: ordinary stores read a line before they
+    overwrite it. Its rows are then whole vectors.
+    """
+    size = dtype.itemsize
+    return size >= 4 and row * size % LINE == 0 and elements * size >= last_cache() // 2
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -226,6 +226,7 @@ def _choice(comparison: str) -> Any:
 where_equal = _choice("==")
 where_less = _choice("<")
 where_greater = _choice(">")
+where_at_most = _choice("<=")
 
 
 @intrinsic
