@@ -1,7 +1,48 @@
-"""Shared by all tests: seeded weights and inputs, so that a failure can be seen again."""
+"""Shared by all tests: seeded weights and inputs, so that failures repeat; counted kernels."""
+
+from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import torch
+
+from whatwhere.ops import implementations, raw
+
+
+class CountingKernels:
+    """A module of kernels, or the raw reference in its place, whose calls are counted.
+
+    Without counting, falling back to the reference would pass every other test.
+    """
+
+    def __init__(self, module):
+        self.module = module
+        self.calls = Counter()
+        self.reason = None
+
+    def unsupported(self, op, x, statistics):
+        if self.reason is not None or self.module is raw:
+            return self.reason
+        return self.module.unsupported(op, x, statistics)
+
+    def __getattr__(self, name):
+        function = getattr(self.module, name)
+
+        def counted(*arguments):
+            self.calls[name] += 1
+            return function(*arguments)
+
+        return counted
+
+
+@pytest.fixture(params=["raw", "cpu"] if find_spec("whatwhere.ops.cpu") else ["raw"])
+def kernels(request, monkeypatch):
+    counting = CountingKernels(
+        raw if request.param == "raw" else import_module("whatwhere.ops.cpu")
+    )
+    monkeypatch.setattr(implementations, "kernels", lambda: (counting, None))
+    return counting
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from whatwhere.study.files import read_json, write_json
+from whatwhere.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 

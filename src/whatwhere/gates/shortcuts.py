@@ -18,7 +18,7 @@ _NORMS = frozenset(BATCH_NORMS.values())
 _STATISTICS = frozenset({"mean", "max"})
 _SIGMOIDS = frozenset({"sigmoid", "double_sigmoid"})
 _DENSE, _CONV = frozenset({DenseMix}), frozenset({PositionConv})
-_LINEAR, _ACTIVATION = frozenset({nn.Linear}), frozenset({Activation})
+_ACTIVATION = frozenset({Activation})
 
 
 def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
@@ -88,7 +88,7 @@ def _dense(gate: Gate) -> Any:
     if not _is(mix, _DENSE) or mix.axis != 1:
         return None
     reduce, expand = mix._modules["reduce"], mix._modules["expand"]
-    if not (_is(reduce, _LINEAR) and _is(expand, _LINEAR)):
+    if type(reduce) is not nn.Linear or type(expand) is not nn.Linear:
         return None
     w0, b0 = _affine(reduce)
     w1, b1 = _affine(expand)
@@ -101,7 +101,7 @@ def _conv(gate: Gate) -> Any:
     if not _is(mix, _CONV):
         return None
     layer, norm = mix._modules["conv"], mix._modules.get("norm")
-    if not _is(layer, _CONVOLUTIONS):
+    if type(layer) not in _CONVOLUTIONS:
         return None
     weight, bias = _affine(layer)
     if norm is None or weight is None:
@@ -124,6 +124,7 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Ten
 
 
 def _affine(layer: Any) -> tuple[Tensor | None, Tensor | None]:
+    # Mixes use the tensors of their layers and never call them, so hooks of these don't matter.
     # Not by attribute: modules look those up slowly, and parametrised ones compute them.
     return layer._parameters.get("weight"), layer._parameters.get("bias")
 

@@ -15,7 +15,7 @@ OPERATORS = torch.ops.whatwhere
 Rule = Callable[..., tuple[Any, Any]]
 
 
-def _merged(op: str, size: int, in_dims: Sequence[int | None], arguments: Sequence[Any]) -> Any:
+def _merged(op: str, size: int, in_dims: Sequence[Any], arguments: Sequence[Any]) -> Any:
     """Run with the mapped axis in N; arguments with the axis N that lack it are repeated."""
     merged = [
         argument if not isinstance(argument, Tensor) else _into_batch(argument, size, dim)
@@ -44,7 +44,7 @@ def _split(outputs: Any, size: int) -> tuple[Any, Any]:
 
 
 def _by_samples(op: str) -> Rule:
-    def rule(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Any, Any]:
         size = info.batch_size
         return _split(_merged(op, size, in_dims, arguments), size)
 
@@ -52,11 +52,11 @@ def _by_samples(op: str) -> Rule:
 
 
 def _one_by_one(op: str) -> Rule:
-    def rule(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Any, Any]:
         outputs = []
         for index in range(info.batch_size):
             element = [
-                argument if dim is None else argument.select(dim, index)
+                argument.select(dim, index) if isinstance(dim, int) else argument
                 for argument, dim in zip(arguments, in_dims, strict=True)
             ]
             outputs.append(getattr(OPERATORS, op)(*element))
@@ -66,7 +66,7 @@ def _one_by_one(op: str) -> Rule:
     return rule
 
 
-def _cbam(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+def _cbam(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Any, Any]:
     if any(dim is not None for dim in in_dims[1:7]):  # a parameter
         return _one_by_one("cbam")(info, in_dims, *arguments)
     size = info.batch_size

@@ -19,7 +19,7 @@ from whatwhere.ops.bodies import BODIES
 from whatwhere.ops.gradients import Backward, Setup, formulas
 from whatwhere.ops.library import call_operator
 
-PLAIN_TYPES = frozenset({Tensor, Parameter})
+PLAIN_TYPES = (Tensor, Parameter)
 _KEY, _KEY_SET = torch._C.DispatchKey, torch._C.DispatchKeySet
 _INFERENCE = _KEY_SET(_KEY.BackendSelect)
 _EAGER = _INFERENCE | _KEY_SET(_KEY.ADInplaceOrView)

@@ -71,7 +71,7 @@ def pool_channels(
         channel_gate = checked_gate(
             "pool_channels", "channel_gate", channel_gate, x, channel_shape(x)
         )
-    call = route("pool_channels", x, chosen)
+    call = route("pool_channels", x, chosen, channel_gate)
     if call is None:
         return reference.pool_channels(x, statistics=chosen, channel_gate=channel_gate)
     rows = None if channel_gate is None else channel_gate.reshape(x.shape[:2])
@@ -96,6 +96,7 @@ def pool_frames(x: Tensor, *, statistics: Sequence[Statistic]) -> tuple[Tensor, 
     >>> pool_frames(torch.ones(2, 4, 3, 5, 5), statistics=["mean"])[0].shape
     torch.Size([2, 1, 3, 1, 1])
     """
+    check_feature_map("pool_frames", x, (3, 5))
     if x.ndim == 3:
         return pool_channels(x, statistics=statistics)
     chosen = checked_statistics("pool_frames", x, statistics)
@@ -163,7 +164,7 @@ def apply_gates(
     if temporal_gate is not None:
         shape = (x.shape[0], 1, x.shape[2], *(1,) * (x.ndim - 3))
         temporal_gate = checked_gate("apply_gates", "temporal_gate", temporal_gate, x, shape)
-    call = route("apply_gates", x, ())
+    call = route("apply_gates", x, (), channel_gate, spatial_gate, temporal_gate, residual)
     if call is None:
         gates = [g for g in (channel_gate, spatial_gate, temporal_gate) if g is not None]
         y = reference.apply_gates(x, gates=gates, residual=residual, relu=relu)
@@ -241,7 +242,7 @@ def cbam(
         conv_bias,
     )
     check_parameters(x, parameters, len(spatial))
-    call = route("cbam", x, (*channel, *spatial))
+    call = route("cbam", x, (*channel, *spatial), *parameters, residual)
     if call is None:
         y = reference.cbam(
             x,

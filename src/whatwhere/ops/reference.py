@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -62,8 +63,12 @@ def _summary(x: Tensor, axes: tuple[int, ...], statistic: Statistic) -> Tensor:
     x = x.to(dtype)
     if statistic == "l2":
         return (x.square().sum(dim=axes, keepdim=True) + EPSILON).sqrt()
-    alone = all(x.shape[axis] == 1 for axis in axes)  # where P - 1 would divide by 0
-    return (x.var(dim=axes, correction=0 if alone else 1, keepdim=True) + EPSILON).sqrt()
+    # Not x.var: it is NaN over one element, and warns of an empty batch.
+    deviation = x - x.mean(dim=axes, keepdim=True)
+    degrees: Any = torch.sym_max(prod([x.shape[axis] for axis in axes]) - 1, 1)
+    variance = deviation.square().sum(dim=axes, keepdim=True) / degrees
+    root: Tensor = (variance + EPSILON).sqrt()
+    return root
 
 
 def _first_maximum(x: Tensor, axes: Sequence[int]) -> Tensor:

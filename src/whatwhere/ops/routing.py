@@ -26,16 +26,22 @@ from whatwhere.ops.implementations import (
 )
 from whatwhere.ops.reference import Statistic
 
+TRACED_TYPES = (FakeTensor, FunctionalTensor)
+_PLAIN_OR_NONE = frozenset({*PLAIN_TYPES, type(None)})
+
 
 @constant_when_compiled
 def _exporting_to_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str | None:
-    """Why the specification runs an operation on x, or None where the raw operation does."""
-    if type(x) not in PLAIN_TYPES and not isinstance(x, FakeTensor | FunctionalTensor):
-        return f"x is a {type(x).__name__}, not a plain tensor"
+def _why_reference(
+    op: Operation, x: Tensor, statistics: Sequence[str], others: Sequence[Tensor | None] = ()
+) -> str | None:
+    """Why the specification runs an operation, or None where the raw operation does."""
+    for tensor in (x, *others):
+        if tensor is not None and type(tensor) not in PLAIN_TYPES + TRACED_TYPES:
+            return f"a tensor is a {type(tensor).__name__}, not a plain one"
     if x.layout is not torch.strided:
         return f"x has the layout {x.layout}"
     if torch._C._are_functorch_transforms_active():
@@ -53,21 +59,28 @@ def _why_reference(op: Operation, x: Tensor, statistics: Sequence[str]) -> str |
     return without_kernels(op, x, statistics)
 
 
-def route(op: Operation, x: Tensor, statistics: Sequence[str]) -> Call | None:
-    """What runs the raw operation for x, or None where the specification is to run.
+def route(
+    op: Operation, x: Tensor, statistics: Sequence[str], *others: Tensor | None
+) -> Call | None:
+    """What runs the raw operation for x and others, or None where the specification is to run.
 
     Raises:
         ValueError: kernels are forced and can't serve.
     """
     wanted = forced()
-    if wanted is None and unwatched() and type(x) in PLAIN_TYPES:
-        # The common case: of the reasons below, only these are left.
+    if (
+        wanted is None
+        and unwatched()
+        and type(x) in PLAIN_TYPES
+        and _PLAIN_OR_NONE.issuperset(map(type, others))
+    ):
+        # The common case: of all reasons for the specification, only these are left.
         if forward_ad._current_level >= 0 or without_kernels(op, x, statistics) is not None:
             return None
         return call_unwatched
     if wanted == "reference":
         return None
-    reason = _why_reference(op, x, statistics)
+    reason = _why_reference(op, x, statistics, others)
     if reason is not None and wanted == "cpu":
         raise ValueError(f'{op}: implementation("cpu") cannot serve: {reason}')
     return call if reason is None else None

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 import whatwhere
+from whatwhere.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
-from whatwhere.study.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.report import write_report
 from whatwhere.study.runner import run_trials, threads_for, workers_for

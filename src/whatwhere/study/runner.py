@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from whatwhere.study.files import read_json
+from whatwhere.files import read_json
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial, run_trial
 

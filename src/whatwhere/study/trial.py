@@ -24,11 +24,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from whatwhere import checkpoints
+from whatwhere.files import read_json, write_json
 from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
-from whatwhere.study.files import read_json, write_json
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.training import (
     Classifier,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
 from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
+from whatwhere.ops.raw import memory_format
 
 # Kernels keep the index of a maximum as a float32.
 LARGEST_INDEX = 2**24
@@ -21,7 +22,8 @@ _reasons: dict[tuple[str, torch.dtype, bool], str | None] = {}
 
 def unsupported(op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
     """Why kernels can't serve an operation on x, or None. The first call loads or compiles them."""
-    case = op, x.dtype, x.is_contiguous()
+    # Other strides than these two layouts' are copied to be contiguous before a kernel runs.
+    case = op, x.dtype, x.is_contiguous() or memory_format(x) is torch.contiguous_format
     if case not in _reasons:
         _reasons[case] = _reason(*case)
     reason = _reasons[case]
@@ -62,13 +64,18 @@ def _plan(x: Tensor, w0: Tensor, wc: Tensor, options: Sequence[Any]) -> Plan:
     )
 
 
+def _like(x: Tensor) -> Tensor:
+    # By the layout, not by x's strides, which tell nothing where an axis has one element or none.
+    return torch.empty_like(x, memory_format=memory_format(x))
+
+
 def _wide(p: Plan, weights: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [w if w is None or w.dtype is p.wide else w.to(p.wide) for w in weights]
 
 
 def cbam(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     """As ``raw.cbam``."""
-    y = torch.empty_like(x)
+    y = _like(x)
     return y, _cbam_into(x, y, arguments)
 
 
@@ -90,8 +97,9 @@ def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tupl
     weights, options, y = arguments[:6], arguments[6:10], arguments[10]
     p = _plan(x, weights[0], weights[4], options)
     if y is not None:
-        dy = dy.masked_fill(y <= 0, 0)
-    dx = torch.empty_like(x)
+        # What differentiates torch's own ReLU; ``masked_fill`` would lose the layout.
+        dy = torch.ops.aten.threshold_backward.default(dy, y, 0)
+    dx = _like(x)
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
     backward(p, dy, x, saved, wide, dx, gradients)

@@ -12,7 +12,7 @@ from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.kernels import dense_backward, maps, pixels_backward, planes_backward
 from whatwhere.ops.cpu.kernels.forward import edge, row_or, sample_rows, saved_length, scratch_area
 from whatwhere.ops.cpu.kernels.memory import at, integers, scalar, stored, take, wide
-from whatwhere.ops.cpu.kernels.simd import function
+from whatwhere.ops.cpu.kernels.simd import filled, function, lanes, load, store, where_less
 
 pad, correlate, unsquash = maps.pad, maps.correlate, maps.unsquash
 kernel_gradient, plain_sum = maps.kernel_gradient, maps.plain_sum
@@ -57,12 +57,14 @@ def logits_gradient(tag, a, n, gate, parts, tiles):
     """The phase LOGITS_GRADIENT: dz (C,) of sample n from the tiles' parts of the sums."""
     channels = a[A.CHANNELS]
     dz = at(wide(tag, a[A.DZ]), n * channels)
-    for c in range(channels):
-        whole = scalar(dz, 0.0)
+    step = lanes(dz)
+    for c in range(0, channels, step):
+        count = channels - c
+        whole = filled(dz, 0.0)
         for tile in range(tiles):
-            row = at(parts, 3 * tile * channels)
-            whole += row[c] + row[channels + c]
-        dz[c] = whole
+            row = at(parts, 3 * tile * channels + c)
+            whole = whole + (load(row, 0, count) + load(row, channels, count))
+        store(dz, c, whole, count)
     unsquash(gate, float(a[A.CHANNEL_SCALE]), channels, dz)
 
 
@@ -121,13 +123,18 @@ def pool_gradients(tag, a, n, parts, tiles, da, dtop, first):
     channels, positions, depth = a[A.CHANNELS], a[A.POSITIONS], a[A.CHANNEL_DEPTH]
     rows = at(wide(tag, a[A.DDESCRIPTORS]), n * depth * channels)
     mean, top = a[A.CHANNEL_MEAN], a[A.CHANNEL_TOP]
-    for c in range(channels):
-        da[c] = rows[mean * channels + c] / positions if mean >= 0 else scalar(da, 0.0)
-        dtop[c] = rows[top * channels + c] if top >= 0 else scalar(da, 0.0)
-        place = scalar(da, math.inf)
+    step = lanes(da)
+    inverse = filled(da, 1.0 / positions)
+    for c in range(0, channels, step):
+        count = channels - c
+        nothing = filled(da, 0.0)
+        store(da, c, load(rows, mean * channels + c, count) * inverse if mean >= 0 else nothing, count)
+        store(dtop, c, load(rows, top * channels + c, count) if top >= 0 else nothing, count)
+        place = filled(da, math.inf)
         for tile in range(tiles):
-            place = min(place, parts[(3 * tile + 2) * channels + c])
-        first[c] = place
+            found = load(parts, (3 * tile + 2) * channels + c, count)
+            place = where_less(found, place, found, place)
+        store(first, c, place, count)
 
 
 @function

@@ -1,5 +1,7 @@
 """From a kernel in Python to object code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import binding
@@ -26,25 +28,48 @@ STORAGE = {
 
 def compile_kernel(name: str, storage: str) -> bytes:
     """Object code with the symbol ``whatwhere_NAME_STORAGE``: a C function of one address."""
+    symbol = f"whatwhere_{name}_{storage}"
     pointer = types.CPointer(STORAGE[storage])
-    with global_compiler_lock:
+    with global_compiler_lock, _unoptimised():
         compiled: Any = njit(types.void(pointer), **OPTIONS)(ENTRIES[name])
     [result] = compiled.overloads.values()
     # Numba's own convention passes the places of a result and of an error before the arguments.
-    inner = result.fndesc.mangled_name
-    text = result.library.get_llvm_str() + f"""
-define void @whatwhere_{name}_{storage}(ptr %arguments) {{
+    wrapper = f"""
+define void @{symbol}(ptr %arguments) {{
   %result = alloca ptr
   %error = alloca ptr
-  %status = call i32 @{inner}(ptr %result, ptr %error, ptr %arguments)
+  %status = call i32 @{result.fndesc.mangled_name}(ptr %result, ptr %error, ptr %arguments)
   ret void
 }}
 """
-    module = binding.parse_assembly(text)
-    features = binding.get_host_cpu_features().flatten()
-    target = binding.Target.from_triple(module.triple)
-    machine = target.create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=features, opt=3, reloc="default", codemodel="jitdefault"
+    module = binding.parse_assembly(result.library.get_llvm_str() + wrapper)
+    for part in module.functions:
+        if not part.is_declaration and part.name != symbol:
+            part.linkage = binding.Linkage.internal
+    return _machine_code(module)
+
+
+@contextmanager
+def _unoptimised() -> Iterator[None]:
+    # Numba optimises each function again in all that call it; once, at the end, is enough.
+    level = config.OPT
+    config.OPT = type(level)(0)
+    try:
+        yield
+    finally:
+        config.OPT = level
+
+
+def _machine_code(module: binding.ModuleRef) -> bytes:
+    machine = binding.Target.from_triple(module.triple).create_target_machine(
+        cpu=binding.get_host_cpu_name(),
+        features=binding.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="default",
+        codemodel="jitdefault",
     )
+    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    builder = binding.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
     code: bytes = machine.emit_object(module)
     return code

@@ -24,6 +24,8 @@ from whatwhere.ops.cpu.kernels.simd import (
 
 # Sums of at most so many elements are added in one go; these sums are added up in float64.
 BLOCK = 8192
+# Planes of at most so many positions are short.
+SHORT = 512
 
 
 @function
@@ -179,7 +181,8 @@ def apply(x, g, s, residual, folded, floor, c0, c1, positions, y):
     while c < c1:
         offset = c * positions
         rows, gates, others, out = at(x, offset), at(g, c), at(residual, offset), at(y, offset)
-        eight = c + 8 <= c1
+        # Short rows one after another, as memory lies; long ones share the reads of s.
+        eight = c + 8 <= c1 and positions > SHORT
         p = 0
         while p + step <= positions:
             if eight:

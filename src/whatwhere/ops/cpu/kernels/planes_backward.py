@@ -14,6 +14,7 @@ the bits don't depend on who computed which tile. Owners are kept as numbers in 
 import math
 
 from whatwhere.ops.cpu.kernels.memory import at, get, prefetch, put
+from whatwhere.ops.cpu.kernels.planes import SHORT
 from whatwhere.ops.cpu.kernels.simd import (
     body,
     filled,
@@ -29,95 +30,68 @@ from whatwhere.ops.cpu.kernels.simd import (
     where_less,
 )
 
-# Planes of at most so many positions are short enough that the next ones are asked for ahead.
-NEAR = 512
 
 
 @function
 def products(x, dy, g, s, top, p0, p1, channels, positions, ds, owner, a):
     """Positions p0 to p1 of ds and owner, and this tile's part of a."""
     step = lanes(x)
-    near = positions <= NEAR
-    c = channels
-    # Down, so that the last channel written to ``owner`` is the first that has the maximum.
-    while c > 0:
-        four = c % 4 == 0
-        new = c == channels
-        c -= 4 if four else 1
+    c = 0
+    while c < channels:
+        four = c + 4 <= channels
         offset = c * positions
         rows, grads, gates = at(x, offset), at(dy, offset), at(g, c)
         sum0 = sum1 = sum2 = sum3 = filled(ds, 0.0)
         p = p0
         while p + step <= p1:
-            if near:
-                ask_before(rows, 4 * positions, p, step)
-                ask_before(grads, 4 * positions, p, step)
             if four:
-                sums = _products_four(
-                    rows, grads, gates, s, top, c, new, p, step, positions, ds, owner
-                )
+                if positions <= SHORT:
+                    for k in range(4):
+                        prefetch(rows, 4 * (positions + p) + k * step)
+                        prefetch(grads, 4 * (positions + p) + k * step)
+                sums = _products_four(rows, grads, gates, s, top, c, p, step, positions, ds, owner)
             else:
-                sums = _products_rest(rows, grads, gates, s, top, c, new, p, step, ds, owner)
+                sums = _products_one(rows, grads, gates, s, top, c, p, step, ds, owner)
             sum0, sum1 = sum0 + sums[0], sum1 + sums[1]
             sum2, sum3 = sum2 + sums[2], sum3 + sums[3]
             p += step
         if p < p1:
             left = p1 - p
             if four:
-                sums = _products_four(
-                    rows, grads, gates, s, top, c, new, p, left, positions, ds, owner
-                )
+                sums = _products_four(rows, grads, gates, s, top, c, p, left, positions, ds, owner)
             else:
-                sums = _products_rest(rows, grads, gates, s, top, c, new, p, left, ds, owner)
+                sums = _products_one(rows, grads, gates, s, top, c, p, left, ds, owner)
             sum0, sum1 = sum0 + sums[0], sum1 + sums[1]
             sum2, sum3 = sum2 + sums[2], sum3 + sums[3]
         a[c] = total(sum0)
         if four:
             a[c + 1], a[c + 2], a[c + 3] = total(sum1), total(sum2), total(sum3)
+        c += 4 if four else 1
 
 
 @body
-def ask_before(x, length, p, step):
-    """Ask for the block of ``length`` elements before x while p runs over a fourth of it.
-
-    The hardware foresees rows that are read one after another, not several short ones at a time.
-    """
-    for k in range(4):
-        prefetch(x, 4 * p + k * step - length)
-
-
-@body
-def _before(ds, owner, new, p, count):
-    if new:
-        return filled(ds, 0.0), filled(ds, 0.0)
-    return load(ds, p, count), load(owner, p, count)
-
-
-@body
-def _products_four(x, dy, g, s, top, c, new, p, count, positions, ds, owner):
+def _products_four(x, dy, g, s, top, c, p, count, positions, ds, owner):
     gate, highest = load(s, p, count), load(top, p, count)
-    sums, owners = _before(ds, owner, new, p, count)
+    owners = filled(ds, math.inf)
     q = p + 3 * positions
-    part, owners, a3 = _product(x, dy, g[3], gate, highest, c + 3, q, count, owners)
-    sums = sums + part
+    # Down, so that the first channel that has the maximum is the last to be noted.
+    sums, owners, a3 = _product(x, dy, g[3], gate, highest, c + 3, q, count, owners)
     part, owners, a2 = _product(x, dy, g[2], gate, highest, c + 2, q - positions, count, owners)
     sums = sums + part
     q = p + positions
     part, owners, a1 = _product(x, dy, g[1], gate, highest, c + 1, q, count, owners)
     sums = sums + part
     part, owners, a0 = _product(x, dy, g[0], gate, highest, c, p, count, owners)
-    store(ds, p, sums + part, count)
-    store(owner, p, owners, count)
+    _note(c, p, count, sums + part, owners, ds, owner)
     return a0, a1, a2, a3
 
 
 @body
-def _products_rest(x, dy, g, s, top, c, new, p, count, ds, owner):
+def _products_one(x, dy, g, s, top, c, p, count, ds, owner):
     gate, highest = load(s, p, count), load(top, p, count)
-    sums, owners = _before(ds, owner, new, p, count)
-    part, owners, a0 = _product(x, dy, g[0], gate, highest, c, p, count, owners)
-    store(ds, p, sums + part, count)
-    store(owner, p, owners, count)
+    owners = filled(ds, math.inf)
+    sums, owners, a0 = _product(x, dy, g[0], gate, highest, c, p, count, owners)
+    _note(c, p, count, sums, owners, ds, owner)
     nothing = filled(ds, 0.0)
     return a0, nothing, nothing, nothing
 
@@ -129,6 +103,16 @@ def _product(x, dy, g, s, top, c, q, count, owners):
     gate = filled(x, g)
     owners = where_equal(value * gate, top, filled(x, c), owners)
     return product * gate, owners, product * s
+
+
+@body
+def _note(c, p, count, sums, owners, ds, owner):
+    if c > 0:
+        sums = load(ds, p, count) + sums
+        before = load(owner, p, count)
+        owners = where_less(before, owners, before, owners)
+    store(ds, p, sums, count)
+    store(owner, p, owners, count)
 
 
 @function
@@ -150,13 +134,12 @@ def _weighted_rows(x, dm, dt, owner, top, c, rows, p0, p1, positions, b, first):
     step = lanes(x)
     # One row is read as if it were four: three times more, to no use but from cache.
     r1, r2, r3 = min(1, rows - 1), min(2, rows - 1), min(3, rows - 1)
-    near = positions <= NEAR
     s0 = s1 = s2 = s3 = filled(b, 0.0)
     f0 = f1 = f2 = f3 = filled(b, math.inf)
     p = p0
     while p < p1:
         count = p1 - p
-        if near:
+        if positions <= SHORT:
             for k in range(4):
                 prefetch(x, 4 * (positions + p) + k * step)
         mean, highest, owners = load(dm, p, count), load(dt, p, count), load(owner, p, count)
@@ -189,33 +172,27 @@ def _weighted_one(x, q, count, mean, highest, owners, c, top, place, sums, best)
 def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions, dx):
     """Channels c0 to c1 of dx at positions p0 to p1; da and dtop (C,) are the pools' gradients."""
     step = lanes(dy)
-    near = positions <= NEAR
     c = c0
     while c < c1:
-        four = c + 4 <= c1
+        # Short rows one after another, as memory lies; long ones share the reads of the maps.
+        four = c + 4 <= c1 and positions > SHORT
         offset = c * positions
         grads, out = at(dy, offset), at(dx, offset)
+        gates, means = at(g, c), at(da, c)
         p = p0
         while p + step <= p1:
-            if near:
-                ask_before(grads, -4 * positions, p, step)
+            maps = _maps(s, dm, dt, owner, p, step)
             if four:
-                _gradient_four(
-                    grads, at(g, c), s, dm, dt, owner, at(da, c), c, p, step, positions, out
-                )
+                _gradient_four(grads, gates, maps, means, c, p, step, positions, out)
             else:
-                maps = _maps(s, dm, dt, owner, p, step)
-                _gradient_one(grads, g[c], *maps, da[c], c, p, step, out)
+                _gradient_one(grads, gates[0], maps, means[0], c, p, step, out)
             p += step
         if p < p1:
-            left = p1 - p
+            maps = _maps(s, dm, dt, owner, p, p1 - p)
             if four:
-                _gradient_four(
-                    grads, at(g, c), s, dm, dt, owner, at(da, c), c, p, left, positions, out
-                )
+                _gradient_four(grads, gates, maps, means, c, p, p1 - p, positions, out)
             else:
-                maps = _maps(s, dm, dt, owner, p, left)
-                _gradient_one(grads, g[c], *maps, da[c], c, p, left, out)
+                _gradient_one(grads, gates[0], maps, means[0], c, p, p1 - p, out)
         rows = 4 if four else 1
         for row in range(c, c + rows):
             if first[row] >= p0 and first[row] < p1:
@@ -234,15 +211,14 @@ def _maps(s, dm, dt, owner, p, count):
 
 
 @body
-def _gradient_four(dy, g, s, dm, dt, owner, da, c, p, count, positions, dx):
-    gate, mean, top, owners = _maps(s, dm, dt, owner, p, count)
+def _gradient_four(dy, g, maps, da, c, p, count, positions, dx):
     for row in range(4):
-        q = row * positions + p
-        _gradient_one(dy, g[row], gate, mean, top, owners, da[row], c + row, q, count, dx)
+        _gradient_one(dy, g[row], maps, da[row], c + row, row * positions + p, count, dx)
 
 
 @body
-def _gradient_one(dy, g, s, dm, dt, owner, da, c, q, count, dx):
-    owned = where_equal(owner, filled(dy, c), dt, filled(dy, 0.0))
-    value = filled(dy, g) * (load(dy, q, count) * s + dm + owned) + filled(dy, da)
+def _gradient_one(dy, g, maps, da, c, q, count, dx):
+    gate, mean, top, owners = maps
+    owned = where_equal(owners, filled(dy, c), top, filled(dy, 0.0))
+    value = filled(dy, g) * (load(dy, q, count) * gate + mean + owned) + filled(dy, da)
     store(dx, q, value, count)

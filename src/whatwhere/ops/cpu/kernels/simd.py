@@ -9,6 +9,7 @@ of bfloat16, int16 for the bits of float16. Vectors hold float32 or float64.
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -40,9 +41,24 @@ OPTIONS = {
     "nogil": True,
     "error_model": "numpy",
 }
-function: Any = njit(**OPTIONS)
+def _jit(**options: Any) -> Callable[[Any], Any]:
+    def decorate(python: Any) -> Any:
+        compiled = njit(**OPTIONS, **options)(python)
+        template = compiled.get_call_template
+
+        # A constant argument is no reason to compile a function once more.
+        def get_call_template(args: Any, kws: Any) -> Any:
+            return template([types.unliteral(kind) for kind in args], kws)
+
+        compiled.get_call_template = get_call_template
+        return compiled
+
+    return decorate
+
+
+function = _jit()
 # The body of a loop over vectors, once for whole vectors and once for what is left.
-body: Any = njit(forceinline=True, **OPTIONS)
+body = _jit(forceinline=True)
 
 
 class Vector(types.Type):

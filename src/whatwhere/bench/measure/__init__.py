@@ -1,0 +1,1 @@
+"""What runs in the measuring process: the variants, their check, their times and their memory."""
