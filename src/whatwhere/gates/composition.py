@@ -1,6 +1,6 @@
 """Several gates as one: ``Seq`` one after another, ``Par`` side by side on the same x."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from whatwhere.checks import check_choice
 from whatwhere.gates.algebra import (
     STARTS,
     Activation,
+    Finish,
     Gate,
     Keep,
     Kind,
@@ -45,10 +46,10 @@ class Seq(nn.Module):
             x = apply_gate(x, gate)
         return total
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
+    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
+        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
         parts = cast("list[nn.Module]", list(self._modules.values()))
-        shortcut = None if len(parts) != 2 else as_cbam(parts[0], parts[1], x)
+        shortcut = None if len(parts) != 2 else as_cbam(parts[0], parts[1], x, **finish)
         if shortcut is not None:
             return shortcut
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
@@ -62,7 +63,7 @@ class Seq(nn.Module):
                 waiting = {part.keep: part.values(x)}
             else:
                 waiting[part.keep] = part.values(x, channel_gate=waiting.get("C"))
-        return gated(x, waiting)
+        return gated(x, waiting, **finish)
 
 
 class Par(nn.Module):
@@ -132,9 +133,9 @@ class Par(nn.Module):
             total = self.activation(total)
         return total
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
-        return apply_gate(x, self.gate(x))
+    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
+        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
+        return gated(apply_gate(x, self.gate(x)), {}, **finish)
 
     def extra_repr(self) -> str:
         """The join, for printing."""

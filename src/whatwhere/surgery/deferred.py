@@ -17,11 +17,12 @@ Last = Literal["add", "relu"]
 
 # What can be told without the values.
 METADATA = frozenset(
-    "shape size ndim dim numel dtype device layout is_cuda is_cpu is_floating_point".split()
+    ("shape", "size", "ndim", "dim", "numel", "dtype", "device", "layout")
+    + ("is_cuda", "is_cpu", "is_floating_point")
 )
+# Whether they work in place; F.relu is told.
 ADDITIONS = {torch.add: False, Tensor.add: False, Tensor.add_: True}
-RELUS = {F.relu: False, torch.relu: False, Tensor.relu: False, torch.relu_: True}
-RELUS[Tensor.relu_] = True
+RELUS = {torch.relu: False, Tensor.relu: False, torch.relu_: True, Tensor.relu_: True}
 OPERATORS = (
     "sub rsub isub mul rmul imul truediv rtruediv itruediv floordiv rfloordiv mod rmod pow rpow "
     "ipow matmul rmatmul neg pos abs invert and rand or ror xor rxor lt le eq ne gt ge len iter "
@@ -36,16 +37,12 @@ class Deferred:
         gate: called as ``gate(x, residual=, activation=, inplace=)``.
         x: what it gates.
         last: what ends the wait: "add" or, if a ReLU follows it, "relu".
-        fresh: whether no one else holds the memory of x.
-
-    An operation in place changes what this stands for, as it would change the tensor; x is
-    overwritten where the block's own operations are in place and no gradient is recorded, since
-    then nobody can ask for the values before.
+        inplace: whether x may be overwritten. It is where the block's own operations are in
+            place too, so that nobody can ask for the values before.
     """
 
     __slots__ = (
         "__weakref__",
-        "_fresh",
         "_gate",
         "_inplace",
         "_last",
@@ -56,21 +53,22 @@ class Deferred:
         "_x",
     )
 
-    def __init__(self, gate: Callable[..., Tensor], x: Tensor, last: Last, fresh: bool) -> None:
+    def __init__(
+        self, gate: Callable[..., Tensor], x: Tensor, *, last: Last, inplace: bool
+    ) -> None:
         self._gate = gate
         self._x = x
         self._last = last
-        self._fresh = fresh
+        self._inplace = inplace
         self._recording = torch.is_grad_enabled()
-        self._inplace = False
         self._residual: Tensor | None = None
         self._versions = (_version(x), 0)
         self._value: Tensor | None = None
 
     @property
-    def gate(self) -> Callable[..., Tensor]:
-        """The gate that waits."""
-        return self._gate
+    def __class__(self) -> type[Tensor]:  # type: ignore[misc]
+        """To ``isinstance`` this is the tensor it stands for."""
+        return Tensor
 
     def tensor(self) -> Tensor:
         """The tensor this stands for, computed once and as if it had been all along."""
@@ -80,31 +78,39 @@ class Deferred:
         return self._value
 
     def plus(self, other: Any, *, inplace: bool) -> Any:
-        """The sum with another tensor, which waits on if it can."""
-        if isinstance(other, Deferred):
-            other = other.tensor()
-        if self._residual is not None or not self._waits() or not self._takes(other):
+        """The sum with another tensor, which waits for a ReLU if one is to come."""
+        other = _tensor_of(other)
+        if self._value is not None or self._residual is not None or not self._takes(other):
             return self.tensor().add_(other) if inplace else self.tensor() + other
-        total = self if inplace else Deferred(self._gate, self._x, self._last, self._fresh)
+        total = self
+        if not inplace:
+            total = Deferred(self._gate, self._x, last=self._last, inplace=False)
+            self._inplace = False
         total._residual = other
         total._versions = (self._versions[0], _version(other))
-        total._inplace = inplace and self._fresh and not self._recording
         if self._last == "relu":
             return total
+        self._check_recording()
         total._value = total._run(activation=None, inplace=total._inplace)
         return total._value
 
     def rectified(self, *, inplace: bool) -> Tensor:
-        """The ReLU, by the gate's own last pass if there was an addition before."""
-        if self._residual is None or not self._waits():
+        """The ReLU, in the gate's own last pass if there was an addition before."""
+        if self._value is not None or self._residual is None:
             return self.tensor().relu_() if inplace else self.tensor().relu()
+        self._check_recording()
         y = self._run(activation="relu", inplace=inplace and self._inplace)
         if inplace:
             self._value = y
         return y
 
-    def _waits(self) -> bool:
-        return self._value is None and torch.is_grad_enabled() is self._recording
+    def _check_recording(self) -> None:
+        # The gate would get no gradient, or one that was not wanted.
+        if torch.is_grad_enabled() is not self._recording:
+            raise RuntimeError(
+                "a gate ran with gradients and what follows it without, or the reverse: attend "
+                "this network without fuse=True"
+            )
 
     def _takes(self, other: Any) -> bool:
         x = self._x
@@ -130,13 +136,14 @@ class Deferred:
     ) -> Any:
         if func in ADDITIONS and len(args) == 2 and not kwargs:
             first, second = args
-            if isinstance(first, Deferred):
+            if type(first) is Deferred:
                 return first.plus(second, inplace=ADDITIONS[func])
             if not ADDITIONS[func]:
                 return second.plus(first, inplace=False)
-        elif func in RELUS and len(args) == 1:
-            inplace = RELUS[func] if not kwargs else kwargs["inplace"]
-            return args[0].rectified(inplace=inplace)
+        elif func is F.relu:
+            return args[0].rectified(inplace=kwargs["inplace"])
+        elif func in RELUS:
+            return args[0].rectified(inplace=RELUS[func])
         args, kwargs = tree_map(_tensor_of, (args, {} if kwargs is None else kwargs))
         return func(*args, **kwargs)
 
@@ -171,7 +178,7 @@ class Deferred:
 
 
 def _tensor_of(value: Any) -> Any:
-    return value.tensor() if isinstance(value, Deferred) else value
+    return value.tensor() if type(value) is Deferred else value
 
 
 def _version(tensor: Tensor) -> int:
