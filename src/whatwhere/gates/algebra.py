@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -28,18 +28,6 @@ Start = Literal["paper", "identity"]
 
 KINDS: dict[Keep, Kind] = {"C": "what", "S": "where", "T": "when"}
 STARTS: tuple[Start, ...] = get_args(Start)
-
-
-class Finish(TypedDict, total=False):
-    """What a gate can do in its last pass: y = relu?(x · g + residual).
-
-    ``residual`` is like x, ``activation`` is "relu" or None, and ``inplace`` allows y to overwrite
-    x, where no gradient is recorded.
-    """
-
-    residual: Tensor | None
-    activation: Literal["relu"] | None
-    inplace: bool
 
 
 class Activation(nn.Module):
@@ -149,9 +137,9 @@ class Gate(nn.Module):
             gate: Tensor = self.activation(mix(descriptors))
         return gate
 
-    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
-        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
-        return gated(x, {self.keep: self.gate(x)}, **finish)
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        return gated(x, {self.keep: self.gate(x)})
 
     def extra_repr(self) -> str:
         """Kept axes and statistics, for printing."""
@@ -168,14 +156,13 @@ def identity_activation(owner: str, activation: ActivationName) -> ActivationNam
     return "double_sigmoid"
 
 
-def gated(x: Tensor, gates: dict[Keep, Tensor], **finish: Unpack[Finish]) -> Tensor:
-    """x times gates of different kinds, and what follows, in one pass."""
-    if not gates and not finish:
+def gated(x: Tensor, gates: dict[Keep, Tensor]) -> Tensor:
+    """x times gates of different kinds, in one pass."""
+    if not gates:
         return x
     return apply_gates(
         x,
         channel_gate=gates.get("C"),
         spatial_gate=gates.get("S"),
         temporal_gate=gates.get("T"),
-        **finish,
     )

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice, check_distinct
-from whatwhere.gates.algebra import STARTS, Finish, Gate, Start
+from whatwhere.gates.algebra import STARTS, Gate, Start
 from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
 from whatwhere.gates.composition import Par, Seq
 from whatwhere.ops import ActivationName
@@ -128,9 +128,9 @@ class CBAM(nn.Module):
         gate: Tensor = self.gates.gate(x)
         return gate
 
-    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
-        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
-        output: Tensor = self.gates(x, **finish)
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        output: Tensor = self.gates(x)
         return output
 
     def extra_repr(self) -> str:

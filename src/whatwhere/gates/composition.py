@@ -1,6 +1,6 @@
 """Several gates as one: ``Seq`` one after another, ``Par`` side by side on the same x."""
 
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,6 @@ from whatwhere.checks import check_choice
 from whatwhere.gates.algebra import (
     STARTS,
     Activation,
-    Finish,
     Gate,
     Keep,
     Kind,
@@ -18,7 +17,7 @@ from whatwhere.gates.algebra import (
     identity_activation,
 )
 from whatwhere.gates.shortcuts import as_cbam, is_plain_gate
-from whatwhere.ops import ActivationName, apply_gate
+from whatwhere.ops import ActivationName, apply_gate, cbam
 
 
 class Seq(nn.Module):
@@ -46,15 +45,23 @@ class Seq(nn.Module):
             x = apply_gate(x, gate)
         return total
 
-    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
-        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
+    def as_cbam(self, x: Tensor) -> dict[str, Any] | None:
+        """The arguments, beside x, of ``ops.cbam`` that make it these gates.
+
+        None unless they are a channel and then a spatial gate that nobody hooks into.
+        """
         parts = cast("list[nn.Module]", list(self._modules.values()))
-        shortcut = None if len(parts) != 2 else as_cbam(parts[0], parts[1], x, **finish)
-        if shortcut is not None:
-            return shortcut
+        return as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        arguments = self.as_cbam(x)
+        if arguments is not None:
+            return cbam(x, **arguments)
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
         # positions after one over channels, which pools x · gate without writing it.
         waiting: dict[Keep, Tensor] = {}
+        parts: Any = self.children()
         for part in parts:
             if not is_plain_gate(part):
                 x, waiting = part(gated(x, waiting)), {}
@@ -63,7 +70,7 @@ class Seq(nn.Module):
                 waiting = {part.keep: part.values(x)}
             else:
                 waiting[part.keep] = part.values(x, channel_gate=waiting.get("C"))
-        return gated(x, waiting, **finish)
+        return gated(x, waiting)
 
 
 class Par(nn.Module):
@@ -133,9 +140,9 @@ class Par(nn.Module):
             total = self.activation(total)
         return total
 
-    def forward(self, x: Tensor, **finish: Unpack[Finish]) -> Tensor:
-        """The gated x: same shape and dtype as x; ``finish`` as in ``Finish``."""
-        return gated(apply_gate(x, self.gate(x)), {}, **finish)
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        return apply_gate(x, self.gate(x))
 
     def extra_repr(self) -> str:
         """The join, for printing."""

@@ -4,14 +4,14 @@ Calling modules one by one costs more than small gates do. What is decided here 
 in every call, from the modules as they are.
 """
 
-from typing import Any, TypeGuard, Unpack
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from whatwhere.gates.algebra import Activation, Finish, Gate
+from whatwhere.gates.algebra import Activation, Gate
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS, DenseMix, PositionConv
-from whatwhere.ops import accumulation_dtype, cbam
+from whatwhere.ops import accumulation_dtype
 
 _CONVOLUTIONS = frozenset(CONVOLUTIONS.values())
 _NORMS = frozenset(BATCH_NORMS.values())
@@ -33,10 +33,8 @@ def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
     )
 
 
-def as_cbam(
-    first: nn.Module, second: nn.Module, x: Tensor, **finish: Unpack[Finish]
-) -> Tensor | None:
-    """The output of a channel and then a spatial gate by the one operation for both.
+def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> dict[str, Any] | None:
+    """The arguments, beside x, of ``ops.cbam`` that make it a channel and then a spatial gate.
 
     None where that would pass by anything but the arithmetic: hooks, other classes, a norm in
     training; or where x is not what the gates take, which they themselves refuse.
@@ -58,20 +56,18 @@ def as_cbam(
         and x.is_floating_point()
     ):
         return None
-    return cbam(
-        x,
-        reduce_weight=w0,
-        reduce_bias=b0,
-        expand_weight=w1,
-        expand_bias=b1,
-        conv_weight=weight,
-        conv_bias=bias,
-        channel_statistics=first.statistics,
-        spatial_statistics=second.statistics,
-        channel_activation=activations[0].name,
-        spatial_activation=activations[1].name,
-        **finish,
-    )
+    return {
+        "reduce_weight": w0,
+        "reduce_bias": b0,
+        "expand_weight": w1,
+        "expand_bias": b1,
+        "conv_weight": weight,
+        "conv_bias": bias,
+        "channel_statistics": first.statistics,
+        "spatial_statistics": second.statistics,
+        "channel_activation": activations[0].name,
+        "spatial_activation": activations[1].name,
+    }
 
 
 def _sigmoid_gate(module: nn.Module, keep: str) -> TypeGuard[Gate]:

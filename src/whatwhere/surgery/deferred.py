@@ -5,7 +5,7 @@ A residual block goes on with ``out += shortcut`` and a ReLU, two more passes ov
 other use it is the tensor it stands for, which is computed then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,13 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from whatwhere.ops import cbam
+
 Last = Literal["add", "relu"]
 
 # What can be told without the values.
-METADATA = frozenset(
-    ("shape", "size", "ndim", "dim", "numel", "dtype", "device", "layout")
-    + ("is_cuda", "is_cpu", "is_floating_point")
-)
+METADATA = {
+    "shape",
+    "size",
+    "ndim",
+    "dim",
+    "numel",
+    "dtype",
+    "device",
+    "layout",
+    "is_cuda",
+    "is_cpu",
+    "is_floating_point",
+}
 # Whether they work in place; F.relu is told.
 ADDITIONS = {torch.add: False, Tensor.add: False, Tensor.add_: True}
 RELUS = {torch.relu: False, Tensor.relu: False, torch.relu_: True, Tensor.relu_: True}
@@ -31,11 +42,11 @@ OPERATORS = (
 
 
 class Deferred:
-    """gate(x), or gate(x) + residual, that nobody has asked the values of.
+    """cbam(x), or cbam(x) + residual, that nobody has asked the values of.
 
     Args:
-        gate: called as ``gate(x, residual=, activation=, inplace=)``.
-        x: what it gates.
+        x: what is gated.
+        arguments: of ``cbam``, beside x and what follows.
         last: what ends the wait: "add" or, if a ReLU follows it, "relu".
         inplace: whether x may be overwritten. It is where the block's own operations are in
             place too, so that nobody can ask for the values before.
@@ -43,7 +54,7 @@ class Deferred:
 
     __slots__ = (
         "__weakref__",
-        "_gate",
+        "_arguments",
         "_inplace",
         "_last",
         "_recording",
@@ -53,22 +64,20 @@ class Deferred:
         "_x",
     )
 
+    # To isinstance this is the tensor it stands for.
+    __class__ = property(lambda _: Tensor)  # type: ignore[assignment]
+
     def __init__(
-        self, gate: Callable[..., Tensor], x: Tensor, *, last: Last, inplace: bool
+        self, x: Tensor, arguments: Mapping[str, Any], *, last: Last, inplace: bool
     ) -> None:
-        self._gate = gate
         self._x = x
+        self._arguments = arguments
         self._last = last
         self._inplace = inplace
         self._recording = torch.is_grad_enabled()
         self._residual: Tensor | None = None
         self._versions = (_version(x), 0)
         self._value: Tensor | None = None
-
-    @property
-    def __class__(self) -> type[Tensor]:  # type: ignore[misc]
-        """To ``isinstance`` this is the tensor it stands for."""
-        return Tensor
 
     def tensor(self) -> Tensor:
         """The tensor this stands for, computed once and as if it had been all along."""
@@ -84,7 +93,7 @@ class Deferred:
             return self.tensor().add_(other) if inplace else self.tensor() + other
         total = self
         if not inplace:
-            total = Deferred(self._gate, self._x, last=self._last, inplace=False)
+            total = Deferred(self._x, self._arguments, last=self._last, inplace=False)
             self._inplace = False
         total._residual = other
         total._versions = (self._versions[0], _version(other))
@@ -128,7 +137,7 @@ class Deferred:
                 "a gate that waited finds its input or the shortcut changed in place meanwhile: "
                 "attend this network without fuse=True"
             )
-        return self._gate(x, residual=residual, activation=activation, inplace=inplace)
+        return cbam(x, **self._arguments, residual=residual, activation=activation, inplace=inplace)
 
     @classmethod
     def __torch_function__(

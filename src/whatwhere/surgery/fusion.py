@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from whatwhere.evaluation import evaluating
+from whatwhere.gates import Seq
 from whatwhere.gates.shortcuts import global_hooks, quiet
 from whatwhere.ops.routing import route
 from whatwhere.surgery.deferred import Deferred, Last
@@ -38,27 +40,39 @@ def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
     attention: Any = site._modules[CHILD]
     fusion: Fusion | None = attention.fusion
-    if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
+    if fusion is None or torch.compiler.is_compiling():
+        return attention(output)
+    arguments = _arguments(site, fusion, output)
+    if arguments is None:
         return attention(output)
     inplace = fusion.inplace and not site.training and not torch.is_grad_enabled()
     return Deferred(
-        attention, output, last=fusion.last, inplace=inplace and not output.requires_grad
+        output, arguments, last=fusion.last, inplace=inplace and not output.requires_grad
     )
 
 
-def _may_wait(site: nn.Module, fusion: Fusion, x: Tensor) -> bool:
-    return (
+def _arguments(site: nn.Module, fusion: Fusion, x: Tensor) -> dict[str, Any] | None:
+    if (
         type(x) is Tensor
         and len(site._forward_hooks) == 1
         and not (site._backward_hooks or site._backward_pre_hooks or global_hooks())
         and all(map(quiet, fusion.passed))
-        and route("apply_gates", x, ()) is not None
-    )
+        and route("cbam", x, ("mean", "max")) is not None
+    ):
+        arguments: dict[str, Any] | None = _gates(site).as_cbam(x)
+        return arguments
+    return None
+
+
+def _gates(site: nn.Module) -> Any:
+    attention: Any = site._modules[CHILD]
+    return attention._modules.get("gates", attention)
 
 
 def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
     """Let gates of an attended network add the shortcut and apply the ReLU in their last pass.
 
+    Gates that are a channel and then a spatial one can, as ``CBAM`` is unless told otherwise.
     Equal up to rounding, and so are gradients. ``attend(..., fuse=True)`` does this; a network
     whose gates came from a checkpoint needs it anew.
 
@@ -74,7 +88,7 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
 
     >>> import whatwhere
     >>> from whatwhere.study.networks import SmallResNet
-    >>> model = SmallResNet(10, channels=(8, 16))
+    >>> model = SmallResNet(10, channels=(8, 16), blocks=(1, 1))
     >>> report = whatwhere.attend(model, "cbam")
     >>> fuse(model)
     {'stages.0.0.bn2': 'relu', 'stages.1.0.bn2': 'relu'}
@@ -86,38 +100,32 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
             users[each].append(node)
     found: dict[str, Fusion] = {}
     for site, description in gated_sites(model):
-        fusion = _fusion(model, run, users, description.site)
+        fusion = _fusion(model, run, users, description.site, _gates(site))
         if fusion is not None:
             found[description.site] = fusion
-            cast(Any, getattr(site, CHILD)).fusion = fusion
+            cast(Any, site._modules[CHILD]).fusion = fusion
     if not found:
         raise ValueError(
-            f"fuse: expected {type(model).__name__} to have a gate whose output is added to a "
-            "tensor of its shape and used nowhere else, found none"
+            f"fuse: expected {type(model).__name__} to have a channel and then a spatial gate "
+            "whose output is added to a tensor of its shape and used nowhere else, found none"
         )
     return {name: fusion.last for name, fusion in found.items()}
 
 
 def _fusion(
-    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str
+    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str, gates: nn.Module
 ) -> Fusion | None:
     gate = f"{site}.{CHILD}"
     own = [node for name, node in run.passed if name == gate]
-    if len(own) != 2 or len(users[own[1]]) != 1 or ("", own[1]) in run.passed:
+    if len(own) != 2 or not _is_cbam(gates, own[0]):
         return None
     x, gated = own
-    total = users[gated][0]
-    if (
-        total.operation not in ("add", "add_")
-        or [each.shape for each in total.inputs] != [gated.shape] * 2
-        or total.inputs.count(gated) != 1
-        or (total.operation == "add_" and total.inputs[0] is not gated)
-    ):
+    total = _only_sum(users, gated)
+    if total is None or ("", gated) in run.passed:
         return None
     after = run.nodes[run.nodes.index(total) + 1 :]
     relu = (
         ("", total) not in run.passed
-        and len(users[total]) == 1
         and users[total] == after[:1]
         and after[0].operation in ("relu", "relu_")
     )
@@ -129,3 +137,22 @@ def _fusion(
         inplace=x.fresh and inside and "" not in passed,
         passed=tuple(model.get_submodule(name) for name in passed if name != ""),
     )
+
+
+def _is_cbam(gates: nn.Module, x: Node) -> bool:
+    if not isinstance(gates, Seq):
+        return False
+    weight = next(gates.parameters())
+    with evaluating(gates):
+        return gates.as_cbam(torch.empty(x.shape, dtype=weight.dtype, device="meta")) is not None
+
+
+def _only_sum(users: dict[Node, list[Node]], gated: Node) -> Node | None:
+    """The addition to a tensor of the same shape that is all that happens to a node."""
+    if len(users[gated]) != 1:
+        return None
+    total = users[gated][0]
+    fits = [each.shape for each in total.inputs] == [gated.shape] * 2
+    if fits and total.inputs.count(gated) == 1 and total.operation == "add":
+        return total
+    return total if fits and total.operation == "add_" and total.inputs[0] is gated else None
