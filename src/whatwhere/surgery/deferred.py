@@ -30,6 +30,8 @@ METADATA = {
     "is_cuda",
     "is_cpu",
     "is_floating_point",
+    "_is_param",  # asked by isinstance(..., Parameter)
+    "_is_buffer",
 }
 # Whether they work in place; F.relu is told.
 ADDITIONS = {torch.add: False, Tensor.add: False, Tensor.add_: True}
@@ -65,7 +67,7 @@ class Deferred:
     )
 
     # To isinstance this is the tensor it stands for.
-    __class__ = property(lambda _: Tensor)  # type: ignore[assignment]
+    __class__ = property(lambda _: Tensor)
 
     def __init__(
         self, x: Tensor, arguments: Mapping[str, Any], *, last: Last, inplace: bool
@@ -91,6 +93,7 @@ class Deferred:
         other = _tensor_of(other)
         if self._value is not None or self._residual is not None or not self._takes(other):
             return self.tensor().add_(other) if inplace else self.tensor() + other
+        self._check_recording()
         total = self
         if not inplace:
             total = Deferred(self._x, self._arguments, last=self._last, inplace=False)
@@ -99,7 +102,6 @@ class Deferred:
         total._versions = (self._versions[0], _version(other))
         if self._last == "relu":
             return total
-        self._check_recording()
         total._value = total._run(activation=None, inplace=total._inplace)
         return total._value
 
