@@ -176,19 +176,31 @@ def test_blocks_end_as_they_are_written(name, passes):
         torch.testing.assert_close(fused.kept + 0, model.kept)
 
 
-def test_the_memory_is_reused_only_where_nobody_reads_it(kernels):
-    class Site(nn.Module):
-        def forward(self, x):
-            return x.transpose(2, 3)
+class Keeping(nn.BatchNorm2d):
+    def forward(self, x):
+        self.kept = super().forward(x)
+        return self.kept
 
-    def model(site):
-        block = Block(inplace_relu)
-        block.bn = site
-        attend(block, "cbam", where="bn", example=X, fuse=True)
-        return block.bn.attention.fusion.inplace
 
-    assert model(nn.BatchNorm2d(3))
-    assert not model(Site())
+@pytest.mark.parametrize(
+    ("site", "reused"),
+    [(nn.BatchNorm2d(3), True), (Keeping(3), False), (nn.ReLU(inplace=True), False)]
+    + [(nn.Identity(), False), (nn.Unflatten(1, (3,)), False)],
+    ids=str,
+)
+def test_memory_is_reused_only_where_nobody_else_has_it(site, reused, passes):
+    model = Block(inplace_relu)
+    model.bn = site
+    attend(model, "cbam", where="bn", start="paper", example=X)
+    fused = copy.deepcopy(model)
+    fuse(fused)
+    kept = []
+    fused.conv.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    with torch.no_grad():
+        torch.testing.assert_close(fused.eval()(X), model.eval()(X))
+        before = model.conv(X) if not isinstance(site, nn.ReLU) else model.conv(X).relu()
+    assert passes == [(True, "relu", reused)]
+    assert torch.equal(kept[0], before)
 
 
 @pytest.mark.parametrize("place", ["bn", "bn.attention", "relu", "conv", ""])

@@ -26,9 +26,10 @@ class Fusion:
 
     Args:
         last: "add", or "relu" for a ReLU after it.
-        inplace: whether nobody but the gate reads what the site made, in eval mode.
-        passed: the modules, beside the site, that are given what waits, or its input, or return
-            it; their hooks would see it.
+        inplace: whether the site, in eval mode, makes a tensor that nobody but the gate reads:
+            one of its own, and it is a module of torch's, which keep none for later.
+        passed: the modules, beside the site, that are given what waits or return it; their hooks
+            would see it.
     """
 
     last: Last
@@ -129,13 +130,15 @@ def _fusion(
         and users[total] == after[:1]
         and after[0].operation in ("relu", "relu_")
     )
-    held = {x, gated, total} if relu else {x, gated}
+    held = {gated, total} if relu else {gated}
     passed = dict.fromkeys(name for name, node in run.passed if node in held and name != site)
-    inside = all(f"{node.module}.".startswith(f"{gate}.") for node in users[x])
     return Fusion(
         last="relu" if relu else "add",
-        inplace=x.fresh and inside and "" not in passed,
-        passed=tuple(model.get_submodule(name) for name in passed if name != ""),
+        inplace=x.module == site
+        and x.fresh
+        and type(model.get_submodule(site)).__module__.startswith("torch.nn.")
+        and all(f"{node.module}.".startswith(f"{gate}.") for node in users[x]),
+        passed=tuple(map(model.get_submodule, passed)),
     )
 
 
