@@ -54,21 +54,6 @@ class Deferred:
             place too, so that nobody can ask for the values before.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_arguments",
-        "_inplace",
-        "_last",
-        "_recording",
-        "_residual",
-        "_value",
-        "_versions",
-        "_x",
-    )
-
-    # To isinstance this is the tensor it stands for.
-    __class__ = property(lambda _: Tensor)
-
     def __init__(
         self, x: Tensor, arguments: Mapping[str, Any], *, last: Last, inplace: bool
     ) -> None:
