@@ -315,6 +315,7 @@ def test_compiled_and_exported_it_is_not_fused(kernels):
     torch.testing.assert_close(program.module()(X), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, between its graphs
 def test_a_site_that_is_kept_from_the_compiler_fuses_before_compiled_code(kernels):
     class Eager(nn.BatchNorm2d):
         @torch.compiler.disable
