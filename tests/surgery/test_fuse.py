@@ -106,8 +106,8 @@ class Block(nn.Module):
         self.end = end
 
     def forward(self, x):
-        x = x.clone()  # in a network, shortcuts are results of something
-        return self.end(self, self.bn(self.conv(x)), x)
+        # In a network, shortcuts are results of something.
+        return self.end(self, self.bn(self.conv(x)), x.clone())
 
 
 def inplace_relu(_, branch, x):
@@ -125,6 +125,12 @@ def kept_branch(block, branch, x):
     return torch.relu(total)
 
 
+def changed_shortcut(_, branch, x):
+    total = branch + x
+    x.add_(1)
+    return F.relu(total) + x
+
+
 RELU, ADD, WAITED = (True, "relu", False), (True, None, False), (False, None, False)
 ENDS = {
     "F.relu(branch + x)": (lambda _, b, x: F.relu(b + x), RELU),
@@ -135,6 +141,7 @@ ENDS = {
     "branch.add(x)": (lambda _, b, x: b.add(x), ADD),
     "module": (lambda block, b, x: block.relu(b + x), RELU),
     "in place": (inplace_relu, (True, "relu", True)),
+    "branch.add_(x).relu()": (lambda _, b, x: b.add_(x).relu(), RELU),
     "branch.add_(x).relu_()": (lambda _, b, x: b.add_(x).relu_(), (True, "relu", True)),
     "torch.relu_(branch + x)": (lambda _, b, x: torch.relu_(b + x), RELU),
     "branch.add_(x)": (lambda _, b, x: b.add_(x), (True, None, True)),
@@ -148,6 +155,7 @@ ENDS = {
     "into the shortcut": (lambda _, b, x: F.relu(x.clone().add_(b)), None),
     "training": (uneven, RELU),
     "kept": (kept_branch, RELU),
+    "shortcut changed": (changed_shortcut, ADD),
 }
 
 
