@@ -14,7 +14,7 @@ def main():
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     model = SmallResNet(3, in_channels=1, channels=(4, 8), blocks=(1, 1))
-    attend(model, "cbam")
+    attend(model, "cbam", fuse="fuse" in sys.argv)
     start = torch.cat([p.detach().flatten() for p in model.parameters()])
     parallel = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)

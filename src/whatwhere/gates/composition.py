@@ -17,7 +17,7 @@ from whatwhere.gates.algebra import (
     identity_activation,
 )
 from whatwhere.gates.shortcuts import as_cbam, is_plain_gate
-from whatwhere.ops import ActivationName, apply_gate
+from whatwhere.ops import ActivationName, apply_gate, cbam
 
 
 class Seq(nn.Module):
@@ -45,15 +45,23 @@ class Seq(nn.Module):
             x = apply_gate(x, gate)
         return total
 
+    def as_cbam(self, x: Tensor) -> dict[str, Any] | None:
+        """The arguments, beside x, of ``ops.cbam`` that make it these gates.
+
+        None unless they are a channel and then a spatial gate that nobody hooks into.
+        """
+        parts = cast("list[nn.Module]", list(self._modules.values()))
+        return as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
+
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        parts = cast("list[nn.Module]", list(self._modules.values()))
-        shortcut = None if len(parts) != 2 else as_cbam(parts[0], parts[1], x)
-        if shortcut is not None:
-            return shortcut
+        arguments = self.as_cbam(x)
+        if arguments is not None:
+            return cbam(x, **arguments)
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
         # positions after one over channels, which pools x · gate without writing it.
         waiting: dict[Keep, Tensor] = {}
+        parts: Any = self.children()
         for part in parts:
             if not is_plain_gate(part):
                 x, waiting = part(gated(x, waiting)), {}

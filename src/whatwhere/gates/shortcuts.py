@@ -11,7 +11,7 @@ from torch.nn.modules import module as hooks
 
 from whatwhere.gates.algebra import Activation, Gate
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS, DenseMix, PositionConv
-from whatwhere.ops import accumulation_dtype, cbam
+from whatwhere.ops import accumulation_dtype
 
 _CONVOLUTIONS = frozenset(CONVOLUTIONS.values())
 _NORMS = frozenset(BATCH_NORMS.values())
@@ -29,12 +29,12 @@ def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
         and kind.forward is Gate.forward
         and kind.gate is Gate.gate
         and kind.values is Gate.values
-        and _quiet(module)
+        and quiet(module)
     )
 
 
-def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor | None:
-    """The output of a channel and then a spatial gate by the one operation for both.
+def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> dict[str, Any] | None:
+    """The arguments, beside x, of ``ops.cbam`` that make it a channel and then a spatial gate.
 
     None where that would pass by anything but the arithmetic: hooks, other classes, a norm in
     training; or where x is not what the gates take, which they themselves refuse.
@@ -42,7 +42,7 @@ def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor | None:
     if not (_sigmoid_gate(first, "C") and _sigmoid_gate(second, "S")):
         return None
     dense, conv = _dense(first), _conv(second)
-    if dense is None or conv is None or _global_hooks():
+    if dense is None or conv is None or global_hooks():
         return None
     activations: Any = first._modules["activation"], second._modules["activation"]
     w0, b0, w1, b1 = dense
@@ -56,19 +56,18 @@ def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor | None:
         and x.is_floating_point()
     ):
         return None
-    return cbam(
-        x,
-        reduce_weight=w0,
-        reduce_bias=b0,
-        expand_weight=w1,
-        expand_bias=b1,
-        conv_weight=weight,
-        conv_bias=bias,
-        channel_statistics=first.statistics,
-        spatial_statistics=second.statistics,
-        channel_activation=activations[0].name,
-        spatial_activation=activations[1].name,
-    )
+    return {
+        "reduce_weight": w0,
+        "reduce_bias": b0,
+        "expand_weight": w1,
+        "expand_bias": b1,
+        "conv_weight": weight,
+        "conv_bias": bias,
+        "channel_statistics": first.statistics,
+        "spatial_statistics": second.statistics,
+        "channel_activation": activations[0].name,
+        "spatial_activation": activations[1].name,
+    }
 
 
 def _sigmoid_gate(module: nn.Module, keep: str) -> TypeGuard[Gate]:
@@ -130,11 +129,11 @@ def _affine(layer: Any) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _is(module: Any, kinds: frozenset[type[nn.Module]]) -> bool:
-    return type(module) in kinds and _quiet(module)
+    return type(module) in kinds and quiet(module)
 
 
-def _quiet(module: Any) -> bool:
-    # Some libraries wrap modules by giving an instance a forward of its own.
+def quiet(module: Any) -> bool:
+    """Whether nobody hooks into a module, or gave it, as some libraries do, its own forward."""
     return not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -144,7 +143,8 @@ def _quiet(module: Any) -> bool:
     )
 
 
-def _global_hooks() -> bool:
+def global_hooks() -> bool:
+    """Whether somebody hooks into every module."""
     return bool(
         hooks._global_forward_hooks
         or hooks._global_forward_pre_hooks

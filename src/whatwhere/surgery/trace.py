@@ -26,7 +26,8 @@ CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 class Node:
     """One operation's result: its inputs, its shape, and the module that ran it.
 
-    ``depth`` counts the convolutions before it; ``channels`` are those of the last of them.
+    ``depth`` counts the convolutions before it; ``channels`` are those of the last of them;
+    ``fresh`` says that its memory is its own.
     """
 
     operation: str
@@ -35,14 +36,20 @@ class Node:
     module: str
     depth: int
     channels: int | None
+    fresh: bool
 
 
 @dataclass
 class Trace:
-    """The operations of one run in order, and which node each module call returned."""
+    """The operations of one run in order, and which node each module call returned.
+
+    ``passed`` holds all nodes that module calls took or returned, ``outputs`` those that were the
+    one tensor returned.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     outputs: list[tuple[str, Node]] = field(default_factory=list)
+    passed: list[tuple[str, Node]] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
 
 
@@ -150,21 +157,33 @@ class _Recorder(TorchDispatchMode):
         deepest = max(inputs, key=lambda node: node.depth, default=None)
         depth = convolution + (0 if deepest is None else deepest.depth)
         channels = None if deepest is None else deepest.channels
+        fresh = all(each.alias_info is None for each in func._schema.returns)
         for result in tree_leaves(results):
             if isinstance(result, Tensor):
                 shape = tuple(result.shape)
                 channels = shape[1] if convolution else channels
-                node = Node(name, inputs, shape, self.stack[-1], depth, channels)
+                node = Node(name, inputs, shape, self.stack[-1], depth, channels, fresh)
                 self.trace.nodes.append(node)
                 self._node_of[id(result)] = node
                 self._alive.append(result)
         return results
 
+    def entered(self, name: str, inputs: object) -> None:
+        """Note which nodes a module's call took."""
+        self.stack.append(name)
+        self._passed(name, inputs)
+
     def returned(self, name: str, output: object) -> None:
-        """Note which node a module's call returned."""
+        """Note which nodes a module's call returned."""
+        self.stack.pop()
+        self._passed(name, output)
         self.trace.calls[name] = self.trace.calls.get(name, 0) + 1
         if isinstance(output, Tensor) and id(output) in self._node_of:
             self.trace.outputs.append((name, self._node_of[id(output)]))
+
+    def _passed(self, name: str, tensors: object) -> None:
+        nodes = [self._node_of.get(id(leaf)) for leaf in tree_leaves(tensors)]
+        self.trace.passed += [(name, node) for node in nodes if node is not None]
 
 
 @contextmanager
@@ -172,14 +191,13 @@ def _watching(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     handles = []
     for name, module in model.named_modules():
 
-        def enter(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-            recorder.stack.append(name)
+        def enter(_module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+            recorder.entered(name, (args, kwargs))
 
         def leave(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            recorder.stack.pop()
             recorder.returned(name, output)
 
-        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave))
     try:
         yield

@@ -1,0 +1,161 @@
+"""Gates whose last pass is also the addition and the ReLU of their block, and the sites for it.
+
+Where one run of the network shows that a gate's output is added to a shortcut and to nothing else,
+the gate may wait for that (``deferred``). Whether it does is decided in every call.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.evaluation import evaluating
+from whatwhere.gates import Seq
+from whatwhere.gates.shortcuts import global_hooks, quiet
+from whatwhere.ops.routing import route
+from whatwhere.surgery.deferred import Deferred, Last
+from whatwhere.surgery.gated import CHILD, gated_sites
+from whatwhere.surgery.trace import Node, Trace, trace
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How a gate's last pass goes on.
+
+    Args:
+        last: "add", or "relu" for a ReLU after it.
+        inplace: whether the site, in eval mode, makes a tensor that nobody but the gate reads:
+            one of its own, and it is a module of torch's, which keep none for later.
+        passed: the modules, beside the site, that are given what waits or return it; their hooks
+            would see it.
+    """
+
+    last: Last
+    inplace: bool
+    passed: tuple[nn.Module, ...]
+
+
+def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
+    """The hook of every site: its output times the gate, or what stands for that."""
+    attention: Any = site._modules[CHILD]
+    fusion: Fusion | None = attention.fusion
+    if fusion is None or torch.compiler.is_compiling():
+        return attention(output)
+    arguments = _arguments(site, fusion, output)
+    if arguments is None:
+        return attention(output)
+    inplace = fusion.inplace and not site.training and not torch.is_grad_enabled()
+    return Deferred(
+        output, arguments, last=fusion.last, inplace=inplace and not output.requires_grad
+    )
+
+
+def _arguments(site: nn.Module, fusion: Fusion, x: Tensor) -> dict[str, Any] | None:
+    if (
+        type(x) is Tensor
+        and len(site._forward_hooks) == 1
+        and not (site._backward_hooks or site._backward_pre_hooks or global_hooks())
+        and all(map(quiet, fusion.passed))
+        and route("cbam", x, ("mean", "max")) is not None
+    ):
+        arguments: dict[str, Any] | None = _gates(site).as_cbam(x)
+        return arguments
+    return None
+
+
+def _gates(site: nn.Module) -> Any:
+    attention: Any = site._modules[CHILD]
+    return attention._modules.get("gates", attention)
+
+
+def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
+    """Let gates of an attended network add the shortcut and apply the ReLU in their last pass.
+
+    Gates that are a channel and then a spatial one can, as ``CBAM`` is unless told otherwise.
+    Equal up to rounding, and so are gradients. ``attend(..., fuse=True)`` does this; a network
+    whose gates came from a checkpoint needs it anew.
+
+    Args:
+        model: a network that ``attend`` or ``whatwhere.checkpoints.load`` gave gates.
+        example: an input, where the model's first convolution does not show it.
+
+    Returns:
+        The names of the sites that fuse, with what ends the pass: "add" or "relu".
+
+    Raises:
+        ValueError: none does; the network is unchanged.
+
+    >>> import whatwhere
+    >>> from whatwhere.study.networks import SmallResNet
+    >>> model = SmallResNet(10, channels=(8, 16), blocks=(1, 1))
+    >>> report = whatwhere.attend(model, "cbam")
+    >>> fuse(model)
+    {'stages.0.0.bn2': 'relu', 'stages.1.0.bn2': 'relu'}
+    """
+    run = trace(model, example)
+    users: dict[Node, list[Node]] = defaultdict(list)
+    for node in run.nodes:
+        for each in set(node.inputs):
+            users[each].append(node)
+    found: dict[str, Fusion] = {}
+    for site, description in gated_sites(model):
+        fusion = _fusion(model, run, users, description.site, _gates(site))
+        if fusion is not None:
+            found[description.site] = fusion
+            cast(Any, site._modules[CHILD]).fusion = fusion
+    if not found:
+        raise ValueError(
+            f"fuse: expected {type(model).__name__} to have a channel and then a spatial gate "
+            "whose output is added to a tensor of its shape and used nowhere else, found none"
+        )
+    return {name: fusion.last for name, fusion in found.items()}
+
+
+def _fusion(
+    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str, gates: nn.Module
+) -> Fusion | None:
+    gate = f"{site}.{CHILD}"
+    own = [node for name, node in run.passed if name == gate]
+    if len(own) != 2 or not _is_cbam(gates, own[0]):
+        return None
+    x, gated = own
+    total = _only_sum(users, gated)
+    if total is None or ("", gated) in run.passed:
+        return None
+    after = run.nodes[run.nodes.index(total) + 1 :]
+    relu = (
+        ("", total) not in run.passed
+        and users[total] == after[:1]
+        and after[0].operation in ("relu", "relu_")
+    )
+    held = {gated, total} if relu else {gated}
+    passed = dict.fromkeys(name for name, node in run.passed if node in held and name != site)
+    return Fusion(
+        last="relu" if relu else "add",
+        inplace=x.module == site
+        and x.fresh
+        and type(model.get_submodule(site)).__module__.startswith("torch.nn.")
+        and all(f"{node.module}.".startswith(f"{gate}.") for node in users[x]),
+        passed=tuple(map(model.get_submodule, passed)),
+    )
+
+
+def _is_cbam(gates: nn.Module, x: Node) -> bool:
+    if not isinstance(gates, Seq):
+        return False
+    weight = next(gates.parameters())
+    with evaluating(gates):
+        return gates.as_cbam(torch.empty(x.shape, dtype=weight.dtype, device="meta")) is not None
+
+
+def _only_sum(users: dict[Node, list[Node]], gated: Node) -> Node | None:
+    """The addition to a tensor of the same shape that is all that happens to a node."""
+    if len(users[gated]) != 1:
+        return None
+    total = users[gated][0]
+    fits = [each.shape for each in total.inputs] == [gated.shape] * 2
+    if fits and total.inputs.count(gated) == 1 and total.operation == "add":
+        return total
+    return total if fits and total.operation == "add_" and total.inputs[0] is gated else None
