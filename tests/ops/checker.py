@@ -72,9 +72,7 @@ def _apply_gates(module, t, options, mask):
 def _cbam(module, t, options, mask):
     parameters = [t[name] for name in PARAMETERS]
     chosen = tuple(options[name] for name in ("channel", "spatial", "scale", "spatial_scale"))
-    y, saved = module.cbam(
-        t["x"], *parameters, *chosen, t["residual"], options["relu"]
-    )
+    y, saved = module.cbam(t["x"], *parameters, *chosen, t["residual"], options["relu"])
     mask = (y if mask is None else mask) if options["relu"] else None
     gradients = module.cbam_backward(t["dy"], t["x"], saved, *parameters, *chosen, mask)
     names = ("dx", *(f"d{name}" for name in PARAMETERS), "dresidual")

@@ -172,9 +172,7 @@ def apply_gates(
         "x": maker.x(),
         "dy": maker.like_x(),
         "channel_gate": maker.gate(*shape[:2]) if "channel" in gates else None,
-        "spatial_gate": (
-            maker.gate(shape[0], prod(shape[2:])) if "spatial" in gates else None
-        ),
+        "spatial_gate": (maker.gate(shape[0], prod(shape[2:])) if "spatial" in gates else None),
         "residual": maker.like_x() if residual else None,
     }
     return Case("apply_gates", tensors, {"relu": relu})

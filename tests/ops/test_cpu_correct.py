@@ -161,9 +161,9 @@ class Bodies:
 def test_other_strides_are_copied_first(shape):
     case = examples.cbam(shape, residual=True, relu=True)
     for name in ("x", "dy", "residual"):
-        for layout, view in strided(case.tensors[name]):
+        for _, view in strided(case.tensors[name]):
             changed = Case("cbam", {**case.tensors, name: view}, case.options)
-            check(changed, _like(run(Bodies(), changed), view if name == "x" else None)), layout
+            check(changed, run(Bodies(), changed))
     transposed = case.tensors["x"].transpose(1, 2).contiguous().transpose(1, 2)
     changed = Case("cbam", {**case.tensors, "x": transposed}, case.options)
     check(changed, run(Bodies(), changed))
@@ -174,7 +174,10 @@ def test_other_strides_are_copied_first(shape):
 def test_in_place_is_the_same(dtype, layout):
     for shape in [(1, 18, 6, 7), (5, 18, 6, 7)]:
         case = examples.cbam(shape, dtype=dtype, layout=layout, residual=True, relu=True)
-        x, parameters = case.tensors["x"], [case.tensors[n] for n in ("w0", "b0", "w1", "b1", "wc", "bc")]
+        x, parameters = (
+            case.tensors["x"],
+            [case.tensors[n] for n in ("w0", "b0", "w1", "b1", "wc", "bc")],
+        )
         o = case.options
         options = o["channel"], o["spatial"], o["scale"], o["spatial_scale"]
         for residual in (case.tensors["residual"], None, x):

@@ -4,14 +4,16 @@
 plans memory and steps. Only ``kernels`` imports Numba, and is imported only to compile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whatwhere.ops import raw
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
-from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
+from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, trouble
 from whatwhere.ops.raw import memory_format
 
 # Kernels keep the index of a maximum as a float32.
@@ -46,7 +48,6 @@ def _reason(op: str, dtype: torch.dtype, by_plane: bool) -> str | None:
     try:
         kernel("forward_planes" if by_plane else "forward_pixels", dtype)
     except KernelError as error:
-        logger.warning("%s; plain PyTorch serves instead", error)
         return str(error)
     return None
 
@@ -92,13 +93,28 @@ def _cbam_into(x: Tensor, y: Tensor, arguments: Sequence[Any]) -> Tensor:
     return saved
 
 
+def _or_by_specification(backward: Callable[..., Any]) -> Callable[..., Any]:
+    # ``unsupported`` makes forward kernels alone, which are all that inference needs. Where that of
+    # the gradient can't be made, a training goes on by the specification; ``kernel`` has said so.
+    specification = getattr(raw, backward.__name__)
+
+    @wraps(backward)
+    def run(*arguments: Any) -> Any:
+        try:
+            return backward(*arguments)
+        except KernelError:
+            return specification(*arguments)
+
+    return run
+
+
+@_or_by_specification
 def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """As ``raw.cbam_backward``."""
     weights, options, y = arguments[:6], arguments[6:10], arguments[10]
     p = _plan(x, weights[0], weights[4], options)
     if y is not None:
-        # What differentiates torch's own ReLU; ``masked_fill`` would lose the layout.
-        dy = torch.ops.aten.threshold_backward.default(dy, y, 0)
+        dy = raw.through_relu(dy, y)
     dx = _like(x)
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
