@@ -109,6 +109,7 @@ def check(case, results, *, names=None):
     wide = accumulation_dtype(case.tensors["x"].dtype)
     # The gradient of a ReLU is judged by the output it was given: rounding may decide a sign.
     mask = results.get("y")
+    assert mask is None or mask.shape == case.tensors["x"].shape, f"y: {mask.shape}"
     same = run(raw, case, y=mask)
     oracle = run(raw, case.to(torch.float64), y=None if mask is None else mask.double())
     assert results.keys() == same.keys()

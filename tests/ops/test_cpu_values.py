@@ -113,7 +113,9 @@ def cases(draw):
     )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(cases())
 def test_any_case(case):
     assert_right(case)
