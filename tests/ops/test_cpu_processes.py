@@ -137,7 +137,7 @@ except ValueError as error:
 """
 
 
-@pytest.mark.parametrize("packages", [("numba", "llvmlite"), ("numba",), ("llvmlite",)], ids=str)
+@pytest.mark.parametrize("packages", [("numba", "llvmlite"), ("llvmlite",)], ids=str)
 def test_without_numba_plain_pytorch_serves(packages):
     words = f"{packages[0]} is not installed"
     lines = run_python(ABSENT.format(packages=packages))[0].splitlines()
