@@ -1,11 +1,11 @@
 """The operations on the CPU by compiled kernels: the raw functions of ``ops.raw``, faster.
 
 ``threads`` runs the kernels on torch's threads, ``native`` compiles, keeps and loads them, ``cbam``
-plans memory and steps. Only ``kernels`` imports Numba, and is imported only to compile.
+and ``primitives`` plan memory and steps, ``fallback`` serves gradients without a kernel. Only
+``kernels`` imports Numba, and is imported only to compile.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,45 @@ from torch import Tensor
 
 from whatwhere.ops import raw
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
+from whatwhere.ops.cpu.fallback import or_by_specification
 from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, trouble
+from whatwhere.ops.cpu.outputs import empty_like
+from whatwhere.ops.cpu.primitives import (
+    apply_gates,
+    apply_gates_,
+    apply_gates_backward,
+    pool_channels,
+    pool_channels_backward,
+    pool_positions,
+    pool_positions_backward,
+)
 from whatwhere.ops.raw import memory_format
+
+__all__ = [
+    "apply_gates",
+    "apply_gates_",
+    "apply_gates_backward",
+    "cbam",
+    "cbam_",
+    "cbam_backward",
+    "pool_channels",
+    "pool_channels_backward",
+    "pool_positions",
+    "pool_positions_backward",
+    "unsupported",
+]
+
+# By operation and by whether x is stored in planes: what must be there for it to be served.
+KERNELS = {
+    ("cbam", True): "forward_planes",
+    ("cbam", False): "forward_pixels",
+    ("pool_positions", True): "pool_positions_planes",
+    ("pool_positions", False): "pool_positions_pixels",
+    ("pool_channels", True): "pool_channels_planes",
+    ("pool_channels", False): "pool_channels_pixels",
+    ("apply_gates", True): "apply_gates",
+    ("apply_gates", False): "apply_gates",
+}
 
 # Kernels keep the index of a maximum as a float32.
 LARGEST_INDEX = 2**24
@@ -39,14 +76,12 @@ def unsupported(op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
 
 
 def _reason(op: str, dtype: torch.dtype, by_plane: bool) -> str | None:
-    if op != "cbam":
-        return f"there is no kernel for {op}"
     if trouble() is not None:
         return trouble()
     if dtype not in SUPPORTED:
         return f"x has the dtype {dtype}"
     try:
-        kernel("forward_planes" if by_plane else "forward_pixels", dtype)
+        kernel(KERNELS[op, by_plane], dtype)
     except KernelError as error:
         return str(error)
     return None
@@ -65,63 +100,41 @@ def _plan(x: Tensor, w0: Tensor, wc: Tensor, options: Sequence[Any]) -> Plan:
     )
 
 
-def _like(x: Tensor) -> Tensor:
-    # By the layout, not by x's strides, which tell nothing where an axis has one element or none.
-    return torch.empty_like(x, memory_format=memory_format(x))
-
-
 def _wide(p: Plan, weights: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [w if w is None or w.dtype is p.wide else w.to(p.wide) for w in weights]
 
 
-def cbam(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """As ``raw.cbam``."""
-    y = _like(x)
-    return y, _cbam_into(x, y, arguments)
+def cbam(x: Tensor, *arguments: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As ``raw.cbam``; ``out`` is memory for y, which may be that of x."""
+    weights, options, (residual, relu) = arguments[:6], arguments[6:10], arguments[10:]
+    y = empty_like(x) if out is None else out
+    p = _plan(x, weights[0], weights[4], options)
+    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
+    forward(p, x, _wide(p, weights), residual, relu, y, saved)
+    return y, saved
 
 
 def cbam_(x: Tensor, *arguments: Any) -> None:
     """As ``raw.cbam_``."""
-    _cbam_into(x, x, arguments)
+    cbam(x, *arguments, out=x)
 
 
-def _cbam_into(x: Tensor, y: Tensor, arguments: Sequence[Any]) -> Tensor:
-    weights, options, (residual, relu) = arguments[:6], arguments[6:10], arguments[10:]
-    p = _plan(x, weights[0], weights[4], options)
-    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
-    forward(p, x, _wide(p, weights), residual, relu, y, saved)
-    return saved
-
-
-def _or_by_specification(backward: Callable[..., Any]) -> Callable[..., Any]:
-    # ``unsupported`` makes forward kernels alone, which are all that inference needs. Where that of
-    # the gradient can't be made, a training goes on by the specification; ``kernel`` has said so.
-    specification = getattr(raw, backward.__name__)
-
-    @wraps(backward)
-    def run(*arguments: Any) -> Any:
-        try:
-            return backward(*arguments)
-        except KernelError:
-            return specification(*arguments)
-
-    return run
-
-
-@_or_by_specification
-def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    """As ``raw.cbam_backward``."""
+@or_by_specification
+def cbam_backward(
+    dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any, out: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """As ``raw.cbam_backward``; ``out`` is memory for the gradient of x."""
     weights, options, y = arguments[:6], arguments[6:10], arguments[10]
     p = _plan(x, weights[0], weights[4], options)
     if y is not None:
         dy = raw.through_relu(dy, y)
-    dx = _like(x)
+    dx = empty_like(x) if out is None else out
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
     backward(p, dy, x, saved, wide, dx, gradients)
     # A tensor of its own for each that is absent: results of an operator must not share memory.
-    out = [
+    of_weights = [
         saved.new_empty(0) if gradient is None else gradient.to(weight.dtype)
         for gradient, weight in zip(gradients, weights, strict=True)
     ]
-    return (dx, *out, saved.new_empty(0) if y is None else dy)
+    return (dx, *of_weights, saved.new_empty(0) if y is None else dy)

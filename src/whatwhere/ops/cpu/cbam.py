@@ -16,6 +16,7 @@ from torch import Tensor
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.native import kernel
+from whatwhere.ops.cpu.outputs import LINE, goes_past
 from whatwhere.ops.cpu.threads import run, thread_count
 
 FIRST = A.PRODUCTS | A.MAP_GRADIENT | A.WEIGHTED | A.LOGITS_GRADIENT
@@ -41,6 +42,7 @@ class Plan:
     tiles: int
     padded: int
     saved: int
+    past: bool  # the caches, where addresses allow it
     template: "array[int]"
 
     @property
@@ -86,6 +88,7 @@ def plan(
     template[A.CHANNEL_SCALE], template[A.SPATIAL_SCALE] = (int(scale) for scale in scales)
     template[A.TILE] = tile
     channel_depth, spatial_depth = len(statistics[0]), len(statistics[1])
+    row = channels if by_pixel else positions
     return Plan(
         samples=samples,
         channels=channels,
@@ -103,6 +106,7 @@ def plan(
         saved=(channel_depth + 1) * channels
         + channel_depth * units
         + (spatial_depth + 1) * positions,
+        past=goes_past(row, samples * channels * positions, dtype),
         template=template,
     )
 
@@ -121,6 +125,7 @@ def forward(
     a = p.template[:]
     scratch = torch.empty(threads * p.scratch + p.samples * p.units, dtype=p.wide)
     a[A.RELU] = relu
+    a[A.PAST] = p.past and y is not x and y.data_ptr() % LINE == 0
     a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), y.data_ptr(), saved.data_ptr()
     a[A.RESIDUAL] = _address(residual)
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
@@ -174,6 +179,7 @@ def backward(
     a[A.SCRATCH_LENGTH] = p.scratch
     a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), dy.data_ptr(), saved.data_ptr()
     a[A.DX] = dx.data_ptr()
+    a[A.PAST] = p.past and a[A.DX] % LINE == 0
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
     a[A.DW0 : A.DBC + 1] = array("q", [_address(gradient) for gradient in gradients])
     code = kernel("backward_pixels" if p.by_pixel else "backward_planes", p.dtype)

@@ -15,7 +15,13 @@ SCRATCH, SCRATCH_LENGTH, SCRATCH_TAKEN, SUMS = range(34, 38)
 # Of the backward pass: dx, the parameters' gradients, and what passes from phase to phase.
 DX, DW0, DB0, DW1, DB1, DWC, DBC = range(38, 45)
 DZ, DHIDDEN, DDESCRIPTORS, DMAPS, PARTS, KERNEL_PARTS = range(45, 51)
-LENGTH = 51
+# The primitives: indices of the statistics, -1 for none; a sample as a matrix and the tiles of it.
+MEAN, TOP, STD, L2, DEPTH, ROWS, COLUMNS, TILES = range(51, 59)
+# Descriptors, the gates of rows and of columns, and the gradients of these.
+POOLED, DPOOLED, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(59, 65)
+# Whether the large output goes past the caches.
+PAST = 65
+LENGTH = 66
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32
@@ -25,3 +31,6 @@ PRODUCTS, MAP_GRADIENT, WEIGHTED, LOGITS_GRADIENT, HIDDEN_GRADIENT = 1, 2, 4, 8,
 DESCRIPTOR_GRADIENT, GRADIENT, PARAMETERS = 32, 64, 128
 # Phases that take all samples together: their pieces are ranges of units or channels.
 BATCHED = 256
+
+# Phases of the primitives' backward passes: tile by tile, then the sum of what the tiles left.
+TILE_BY_TILE, TOGETHER = 1, 2

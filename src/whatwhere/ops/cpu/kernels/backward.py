@@ -11,7 +11,7 @@ from typing import Any
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.kernels import dense_backward, maps, pixels_backward, planes_backward
 from whatwhere.ops.cpu.kernels.forward import edge, row_or, sample_rows, saved_length, scratch_area
-from whatwhere.ops.cpu.kernels.memory import at, integers, scalar, stored, take, wide
+from whatwhere.ops.cpu.kernels.memory import at, fence, integers, scalar, stored, take, wide
 from whatwhere.ops.cpu.kernels.simd import filled, function, lanes, load, store, where_less
 
 pad, correlate, unsquash = maps.pad, maps.correlate, maps.unsquash
@@ -153,9 +153,12 @@ def backward_planes(tag: Any) -> None:
     channels, positions, phases, shares = a[A.CHANNELS], a[A.POSITIONS], a[A.PHASES], a[A.SHARES]
     scratch = scratch_area(tag, a)
     tiles = (positions + a[A.TILE] - 1) // a[A.TILE]
+    past = a[A.PAST] != 0
     while True:
         piece = take(a)
         if piece >= a[A.PIECES]:
+            if past:
+                fence(a)
             break
         if phases & A.BATCHED:
             network_gradient(tag, a, 0, a[A.SAMPLES], piece, a[A.PIECES], phases)
@@ -208,6 +211,7 @@ def backward_planes(tag: Any) -> None:
                     da,
                     dhighest,
                     first,
+                    past,
                     c0,
                     c1,
                     p,
@@ -223,9 +227,12 @@ def backward_pixels(tag: Any) -> None:
     channels, positions, phases, shares = a[A.CHANNELS], a[A.POSITIONS], a[A.PHASES], a[A.SHARES]
     scratch = scratch_area(tag, a)
     tiles = (positions + a[A.TILE] - 1) // a[A.TILE]
+    past = a[A.PAST] != 0
     while True:
         piece = take(a)
         if piece >= a[A.PIECES]:
+            if past:
+                fence(a)
             break
         if phases & A.BATCHED:
             network_gradient(tag, a, 0, a[A.SAMPLES], piece, a[A.PIECES], phases)
@@ -263,5 +270,5 @@ def backward_pixels(tag: Any) -> None:
             pool_gradients(tag, a, n, parts, tiles, da, dhighest, first)
             p0, p1 = edge(positions, share, shares, 4), edge(positions, share + 1, shares, 4)
             pixels_gradient(
-                dy, gate, place, dmean, dtop, owner, da, dhighest, first, p0, p1, channels, dx
+                dy, gate, place, dmean, dtop, owner, da, dhighest, first, past, p0, p1, channels, dx
             )

@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
-from whatwhere.ops.cpu.kernels import backward, forward
+from whatwhere.ops.cpu.kernels import backward, forward, primitives, primitives_backward
 from whatwhere.ops.cpu.kernels.simd import OPTIONS
 from whatwhere.ops.cpu.kernels.vector import BFLOAT16, FLOAT16
 
@@ -18,6 +18,14 @@ ENTRIES = {
     "forward_pixels": forward.forward_pixels,
     "backward_planes": backward.backward_planes,
     "backward_pixels": backward.backward_pixels,
+    "pool_positions_planes": primitives.pool_positions_planes,
+    "pool_positions_pixels": primitives.pool_positions_pixels,
+    "pool_channels_planes": primitives.pool_channels_planes,
+    "pool_channels_pixels": primitives.pool_channels_pixels,
+    "pool_rows_backward": primitives_backward.pool_rows_backward,
+    "pool_columns_backward": primitives_backward.pool_columns_backward,
+    "apply_gates": primitives.apply_gates,
+    "apply_gates_backward": primitives_backward.apply_gates_backward,
 }
 STORAGE = {
     "float32": types.float32,

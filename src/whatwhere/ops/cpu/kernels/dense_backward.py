@@ -5,7 +5,16 @@ dh_d = (W1ᵀ dz)·[h_d > 0], dd = W0ᵀ dh_d, dW1 = Σ_n dz ⊗ Σ_d ReLU(h_d),
 """
 
 from whatwhere.ops.cpu.kernels.memory import at, scalar
-from whatwhere.ops.cpu.kernels.simd import body, filled, function, lanes, load, store, where_greater
+from whatwhere.ops.cpu.kernels.simd import (
+    body,
+    filled,
+    function,
+    lanes,
+    load,
+    store,
+    where_equal,
+    where_greater,
+)
 
 
 @function
@@ -41,7 +50,9 @@ def _through_relu(pre, n, depth, sample, units, j, count, gradient, dh):
     zero = filled(dh, 0.0)
     for d in range(depth):
         before = load(at(pre, n * sample + d * units), j, count)
-        passed = where_greater(before, zero, gradient, zero)
+        # As torch: a NaN before the ReLU lets the gradient pass.
+        stopped = where_equal(before, before, zero, gradient)
+        passed = where_greater(before, zero, gradient, stopped)
         store(at(dh, (n * depth + d) * units), j, passed, count)
 
 

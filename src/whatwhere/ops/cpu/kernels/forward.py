@@ -10,7 +10,7 @@ from typing import Any
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.kernels import dense, maps, pixels, planes
-from whatwhere.ops.cpu.kernels.memory import at, integers, stored, take, wide
+from whatwhere.ops.cpu.kernels.memory import at, fence, integers, scalar, stored, take, wide
 from whatwhere.ops.cpu.kernels.simd import body, function
 
 hidden, logits = dense.hidden, dense.logits
@@ -88,7 +88,7 @@ def spatial_map(tag, a, stack, place, scratch):
     """The phase MAP for one sample."""
     shape = a[A.FRAMES], a[A.HEIGHT], a[A.WIDTH]
     kernel = a[A.KT], a[A.KH], a[A.KW]
-    constant = wide(tag, a[A.BC])[0] if a[A.BC] != 0 else stack[0] * 0
+    constant = wide(tag, a[A.BC])[0] if a[A.BC] != 0 else scalar(stack, 0.0)
     pad(stack, a[A.SPATIAL_DEPTH], shape, kernel, scratch)
     correlate(
         scratch, wide(tag, a[A.WC]), False, a[A.SPATIAL_DEPTH], shape, kernel, constant, place
@@ -102,9 +102,12 @@ def forward_planes(tag: Any) -> None:
     channels, positions, phases, shares = a[A.CHANNELS], a[A.POSITIONS], a[A.PHASES], a[A.SHARES]
     scratch = scratch_area(tag, a)
     floor = 0.0 if a[A.RELU] else -math.inf
+    past = a[A.PAST] != 0
     while True:
         piece = take(a)
         if piece >= a[A.PIECES]:
+            if past:
+                fence(a)
             break
         if phases & A.BATCHED:
             channel_network(tag, a, 0, a[A.SAMPLES], piece, a[A.PIECES], phases)
@@ -132,7 +135,7 @@ def forward_planes(tag: Any) -> None:
             residual = at(stored(tag, a[A.RESIDUAL]), n * channels * positions)
             y = at(stored(tag, a[A.Y]), n * channels * positions)
             folded = a[A.RESIDUAL] != 0
-            planes_apply(x, gate, place, residual, folded, floor, c0, c1, positions, y)
+            planes_apply(x, gate, place, residual, folded, floor, past, c0, c1, positions, y)
 
 
 def forward_pixels(tag: Any) -> None:
@@ -141,9 +144,12 @@ def forward_pixels(tag: Any) -> None:
     channels, positions, phases, shares = a[A.CHANNELS], a[A.POSITIONS], a[A.PHASES], a[A.SHARES]
     scratch = scratch_area(tag, a)
     floor = 0.0 if a[A.RELU] else -math.inf
+    past = a[A.PAST] != 0
     while True:
         piece = take(a)
         if piece >= a[A.PIECES]:
+            if past:
+                fence(a)
             break
         if phases & A.BATCHED:
             channel_network(tag, a, 0, a[A.SAMPLES], piece, a[A.PIECES], phases)
@@ -169,4 +175,4 @@ def forward_pixels(tag: Any) -> None:
             residual = at(stored(tag, a[A.RESIDUAL]), n * channels * positions)
             y = at(stored(tag, a[A.Y]), n * channels * positions)
             folded = a[A.RESIDUAL] != 0
-            pixels_apply(x, gate, place, residual, folded, floor, p0, p1, channels, y)
+            pixels_apply(x, gate, place, residual, folded, floor, past, p0, p1, channels, y)

@@ -31,51 +31,109 @@ def pad(source, depth, shape, kernel, target):
                     store(out, w, load(row, w, width - w), width - w)
 
 
-@body
-def _places(index, vectors, limit, shape, kernel, step):
-    # Where the index-th vector of the output begins: in the padded maps, in the output, its length.
-    _, height, width = shape
-    row, vector = divmod(min(index, limit - 1), vectors)
-    t, h = divmod(row, height)
-    w = vector * step
-    padded = (t * (height + kernel[1] - 1) + h) * (width + kernel[2] - 1) + w
-    return padded, row * width + w, min(step, width - w)
-
-
 @function
 def correlate(padded, weights, flip, depth, shape, kernel, constant, out):
     """out = Σ weights · padded maps + constant; ``flip`` turns the kernel around."""
     frames, height, width = shape
-    kt, kh, kw = kernel
     step = lanes(padded)
-    rows, columns = height + kh - 1, width + kw - 1
-    vectors = (width + step - 1) // step
-    limit = frames * height * vectors
+    for t in range(frames):
+        for h in range(0, height, 4):
+            row = at(out, (t * height + h) * width)
+            rows = min(4, height - h)
+            w = 0
+            while w < width:
+                place = t, h, w, rows
+                two = w + step < width
+                if two:
+                    sums = _block(
+                        padded, weights, flip, depth, shape, kernel, constant, place, step
+                    )
+                else:
+                    sums = _block(padded, weights, flip, depth, shape, kernel, constant, place, 0)
+                _store_rows(row, w, sums[0], rows, width)
+                if two:
+                    _store_rows(row, w + step, sums[1], rows, width)
+                w += 2 * step if two else step
+
+
+@body
+def _store_rows(row, w, sums, rows, width):
+    store(row, w, sums[0], width - w)
+    if rows > 1:
+        store(row, width + w, sums[1], width - w)
+    if rows > 2:
+        store(row, 2 * width + w, sums[2], width - w)
+    if rows > 3:
+        store(row, 3 * width + w, sums[3], width - w)
+
+
+@function
+def _block(padded, weights, flip, depth, shape, kernel, constant, place, beside):
+    """Four rows of the output, one vector wide and the vector ``beside`` it, 0 for none."""
+    frames, height, width = shape
+    kt, kh, kw = kernel
+    t, h, w, rows = place
     taps = kt * kh * kw
+    columns = width + kw - 1
     start = filled(padded, constant)
-    for index in range(0, limit, 4):
-        in0, out0, count0 = _places(index, vectors, limit, shape, kernel, step)
-        in1, out1, count1 = _places(index + 1, vectors, limit, shape, kernel, step)
-        in2, out2, count2 = _places(index + 2, vectors, limit, shape, kernel, step)
-        in3, out3, count3 = _places(index + 3, vectors, limit, shape, kernel, step)
-        sum0 = sum1 = sum2 = sum3 = start
-        for d in range(depth):
-            for t in range(kt):
-                for h in range(kh):
-                    line = at(padded, ((d * (frames + kt - 1) + t) * rows + h) * columns)
-                    tap = (t * kh + h) * kw
-                    tap = d * taps + (taps - 1 - tap if flip else tap)
-                    sign = -1 if flip else 1
-                    for w in range(kw):
-                        weight = filled(padded, weights[tap + sign * w])
-                        sum0 = sum0 + weight * load(line, in0 + w, step)
-                        sum1 = sum1 + weight * load(line, in1 + w, step)
-                        sum2 = sum2 + weight * load(line, in2 + w, step)
-                        sum3 = sum3 + weight * load(line, in3 + w, step)
-        store(out, out0, sum0, count0)
-        store(out, out1, sum1, count1)
-        store(out, out2, sum2, count2)
-        store(out, out3, sum3, count3)
+    sums = start, start, start, start
+    others = sums
+    for d in range(depth):
+        for k in range(kt):
+            plane = (d * (frames + kt - 1) + t + k) * (height + kh - 1) + h
+            block = at(padded, plane * columns + w)
+            tap = k * kh * kw
+            first = at(weights, d * taps + (taps - 1 - tap if flip else tap))
+            sign = -1 if flip else 1
+            # A row that is read serves all the rows of the output that need it.
+            for r in range(rows + kh - 1):
+                row, from_row = at(block, r * columns), at(first, sign * r * kw)
+                if beside > 0:
+                    sums, others = _two(row, beside, from_row, sign, r, kh, kw, sums, others)
+                else:
+                    sums = _one(row, from_row, sign, r, kh, kw, sums)
+    return sums, others
+
+
+@body
+def _one(row, weights, sign, r, kh, kw, sums):
+    step = lanes(row)
+    s0, s1, s2, s3 = sums
+    for x in range(kw):
+        value = load(row, x, step)
+        tap = sign * x
+        if r < kh:
+            s0 = s0 + value * filled(row, weights[tap])
+        if 1 <= r < kh + 1:
+            s1 = s1 + value * filled(row, weights[tap - sign * kw])
+        if 2 <= r < kh + 2:
+            s2 = s2 + value * filled(row, weights[tap - 2 * sign * kw])
+        if 3 <= r < kh + 3:
+            s3 = s3 + value * filled(row, weights[tap - 3 * sign * kw])
+    return s0, s1, s2, s3
+
+
+@body
+def _two(row, beside, weights, sign, r, kh, kw, sums, others):
+    step = lanes(row)
+    s0, s1, s2, s3 = sums
+    z0, z1, z2, z3 = others
+    for x in range(kw):
+        value, other = load(row, x, step), load(row, beside + x, step)
+        tap = sign * x
+        if r < kh:
+            weight = filled(row, weights[tap])
+            s0, z0 = s0 + value * weight, z0 + other * weight
+        if 1 <= r < kh + 1:
+            weight = filled(row, weights[tap - sign * kw])
+            s1, z1 = s1 + value * weight, z1 + other * weight
+        if 2 <= r < kh + 2:
+            weight = filled(row, weights[tap - 2 * sign * kw])
+            s2, z2 = s2 + value * weight, z2 + other * weight
+        if 3 <= r < kh + 3:
+            weight = filled(row, weights[tap - 3 * sign * kw])
+            s3, z3 = s3 + value * weight, z3 + other * weight
+    return (s0, s1, s2, s3), (z0, z1, z2, z3)
 
 
 @function

@@ -81,6 +81,17 @@ def prefetch(typing_context: Any, pointer: Any, index: Any) -> Any:
 
 
 @intrinsic
+def fence(typing_context: Any, pointer: Any) -> Any:
+    """Everything written before, past the caches too, is seen before what is written after."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
+
+
+@intrinsic
 def take(typing_context: Any, counter: Any) -> Any:
     """The counter's value; the next thread to ask gets one more."""
 

@@ -15,6 +15,7 @@ from whatwhere.ops.cpu.kernels.simd import (
     lanes,
     largest,
     load,
+    put_vector,
     store,
     total,
     where_greater,
@@ -128,8 +129,8 @@ def _pool_gated_one(x, g, c, count, sums, tops):
 
 
 @function
-def apply(x, g, s, residual, folded, floor, p0, p1, channels, y):
-    """y = max(x·g·s + residual, floor), the residual only if ``folded``; floor -inf leaves all."""
+def apply(x, g, s, residual, folded, floor, past, p0, p1, channels, y):
+    """y = max(x·g·s + residual, floor), as in ``planes``."""
     step = lanes(x)
     bottom = filled(g, floor)
     for p in range(p0, p1):
@@ -138,15 +139,15 @@ def apply(x, g, s, residual, folded, floor, p0, p1, channels, y):
         place = filled(g, s[p])
         c = 0
         while c + step <= channels:
-            _apply_one(row, g, place, other, folded, bottom, c, step, out)
+            _apply_one(row, g, place, other, folded, bottom, past, c, step, out)
             c += step
         if c < channels:
-            _apply_one(row, g, place, other, folded, bottom, c, channels - c, out)
+            _apply_one(row, g, place, other, folded, bottom, False, c, channels - c, out)
 
 
 @body
-def _apply_one(x, g, s, residual, folded, bottom, c, count, y):
+def _apply_one(x, g, s, residual, folded, bottom, past, c, count, y):
     value = load(x, c, count) * load(g, c, count) * s
     if folded:
         value = value + load(residual, c, count)
-    store(y, c, where_less(value, bottom, bottom, value), count)
+    put_vector(y, c, where_less(value, bottom, bottom, value), count, past)

@@ -12,6 +12,7 @@ from whatwhere.ops.cpu.kernels.simd import (
     function,
     lanes,
     load,
+    put_vector,
     smallest,
     steps,
     store,
@@ -120,21 +121,20 @@ def _weighted_rows(x, dm, top, p, rows, c, count, channels, b, first):
 
 
 @function
-def gradient(dy, g, s, dm, dt, owner, da, dtop, first, p0, p1, channels, dx):
+def gradient(dy, g, s, dm, dt, owner, da, dtop, first, past, p0, p1, channels, dx):
     """Positions p0 to p1 of dx; da and dtop (C,) are the gradients of the channel's pools."""
     step = lanes(dy)
     for p in range(p0, p1):
         grads, out = at(dy, p * channels), at(dx, p * channels)
-        place, mean = filled(g, s[p]), filled(g, dm[p])
+        # What the owner receives goes with the rest: a number put into memory that was just
+        # written past the caches would have to be waited for.
+        maps = filled(g, s[p]), filled(g, dm[p]), filled(g, dt[p]), filled(g, owner[p])
         c = 0
         while c + step <= channels:
-            _gradient_one(grads, g, place, mean, da, c, step, out)
+            _gradient_one(grads, g, maps, da, past, c, step, out)
             c += step
         if c < channels:
-            _gradient_one(grads, g, place, mean, da, c, channels - c, out)
-        if owner[p] < channels:
-            c = int(owner[p])
-            put(out, c, g[c] * (get(grads, c) * s[p] + dm[p] + dt[p]) + da[c])
+            _gradient_one(grads, g, maps, da, False, c, channels - c, out)
     for c in range(channels):
         if first[c] >= p0 and first[c] < p1:
             p = int(first[c])
@@ -146,6 +146,8 @@ def gradient(dy, g, s, dm, dt, owner, da, dtop, first, p0, p1, channels, dx):
 
 
 @body
-def _gradient_one(dy, g, s, dm, da, c, count, dx):
-    value = load(g, c, count) * (load(dy, c, count) * s + dm) + load(da, c, count)
-    store(dx, c, value, count)
+def _gradient_one(dy, g, maps, da, past, c, count, dx):
+    place, mean, top, owners = maps
+    owned = where_equal(steps(g) + filled(g, c), owners, top, filled(g, 0.0))
+    value = load(g, c, count) * (load(dy, c, count) * place + mean + owned) + load(da, c, count)
+    put_vector(dx, c, value, count, past)

@@ -16,6 +16,7 @@ from whatwhere.ops.cpu.kernels.simd import (
     lanes,
     largest,
     load,
+    put_vector,
     store,
     total,
     where_greater,
@@ -173,8 +174,11 @@ def _merge(c, p, count, sums, tops, mean, top):
 
 
 @function
-def apply(x, g, s, residual, folded, floor, c0, c1, positions, y):
-    """y = max(x·g·s + residual, floor), the residual only if ``folded``; floor -inf leaves all."""
+def apply(x, g, s, residual, folded, floor, past, c0, c1, positions, y):
+    """y = max(x·g·s + residual, floor), the residual only if ``folded``; floor -inf leaves all.
+
+    ``past``: y goes past the caches; its rows are then whole vectors, and aligned.
+    """
     step = lanes(x)
     bottom = filled(g, floor)
     c = c0
@@ -186,32 +190,32 @@ def apply(x, g, s, residual, folded, floor, c0, c1, positions, y):
         p = 0
         while p + step <= positions:
             if eight:
-                _apply_eight(rows, gates, s, others, folded, bottom, p, step, positions, out)
+                _apply_eight(rows, gates, s, others, folded, bottom, past, p, step, positions, out)
             else:
                 value = filled(g, gates[0]), load(s, p, step)
-                _apply_one(rows, *value, others, folded, bottom, p, step, out)
+                _apply_one(rows, *value, others, folded, bottom, past, p, step, out)
             p += step
         if p < positions:
             left = positions - p
             if eight:
-                _apply_eight(rows, gates, s, others, folded, bottom, p, left, positions, out)
+                _apply_eight(rows, gates, s, others, folded, bottom, False, p, left, positions, out)
             else:
                 value = filled(g, gates[0]), load(s, p, left)
-                _apply_one(rows, *value, others, folded, bottom, p, left, out)
+                _apply_one(rows, *value, others, folded, bottom, False, p, left, out)
         c += 8 if eight else 1
 
 
 @body
-def _apply_eight(x, g, s, residual, folded, bottom, p, count, positions, y):
+def _apply_eight(x, g, s, residual, folded, bottom, past, p, count, positions, y):
     gate = load(s, p, count)
     for row in range(8):
         q = row * positions + p
-        _apply_one(x, filled(g, g[row]), gate, residual, folded, bottom, q, count, y)
+        _apply_one(x, filled(g, g[row]), gate, residual, folded, bottom, past, q, count, y)
 
 
 @body
-def _apply_one(x, g, s, residual, folded, bottom, p, count, y):
+def _apply_one(x, g, s, residual, folded, bottom, past, p, count, y):
     value = load(x, p, count) * g * s
     if folded:
         value = value + load(residual, p, count)
-    store(y, p, where_less(value, bottom, bottom, value), count)
+    put_vector(y, p, where_less(value, bottom, bottom, value), count, past)

@@ -22,6 +22,7 @@ from whatwhere.ops.cpu.kernels.simd import (
     keep_first,
     lanes,
     load,
+    put_vector,
     smallest,
     steps,
     store,
@@ -168,8 +169,11 @@ def _weighted_one(x, q, count, mean, highest, owners, c, top, place, sums, best)
 
 
 @function
-def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions, dx):
-    """Channels c0 to c1 of dx at positions p0 to p1; da and dtop (C,) are the pools' gradients."""
+def gradient(dy, g, s, dm, dt, owner, da, dtop, first, past, c0, c1, p0, p1, positions, dx):
+    """Channels c0 to c1 of dx at positions p0 to p1; da and dtop (C,) are the pools' gradients.
+
+    ``past``: as in ``planes.apply``.
+    """
     step = lanes(dy)
     c = c0
     while c < c1:
@@ -182,16 +186,16 @@ def gradient(dy, g, s, dm, dt, owner, da, dtop, first, c0, c1, p0, p1, positions
         while p + step <= p1:
             maps = _maps(s, dm, dt, owner, p, step)
             if four:
-                _gradient_four(grads, gates, maps, means, c, p, step, positions, out)
+                _gradient_four(grads, gates, maps, means, past, c, p, step, positions, out)
             else:
-                _gradient_one(grads, gates[0], maps, means[0], c, p, step, out)
+                _gradient_one(grads, gates[0], maps, means[0], past, c, p, step, out)
             p += step
         if p < p1:
             maps = _maps(s, dm, dt, owner, p, p1 - p)
             if four:
-                _gradient_four(grads, gates, maps, means, c, p, p1 - p, positions, out)
+                _gradient_four(grads, gates, maps, means, False, c, p, p1 - p, positions, out)
             else:
-                _gradient_one(grads, gates[0], maps, means[0], c, p, p1 - p, out)
+                _gradient_one(grads, gates[0], maps, means[0], False, c, p, p1 - p, out)
         rows = 4 if four else 1
         for row in range(c, c + rows):
             if first[row] >= p0 and first[row] < p1:
@@ -210,14 +214,14 @@ def _maps(s, dm, dt, owner, p, count):
 
 
 @body
-def _gradient_four(dy, g, maps, da, c, p, count, positions, dx):
+def _gradient_four(dy, g, maps, da, past, c, p, count, positions, dx):
     for row in range(4):
-        _gradient_one(dy, g[row], maps, da[row], c + row, row * positions + p, count, dx)
+        _gradient_one(dy, g[row], maps, da[row], past, c + row, row * positions + p, count, dx)
 
 
 @body
-def _gradient_one(dy, g, maps, da, c, q, count, dx):
+def _gradient_one(dy, g, maps, da, past, c, q, count, dx):
     gate, mean, top, owners = maps
     owned = where_equal(owners, filled(dy, c), top, filled(dy, 0.0))
     value = filled(dy, g) * (load(dy, q, count) * gate + mean + owned) + filled(dy, da)
-    store(dx, q, value, count)
+    put_vector(dx, q, value, count, past)

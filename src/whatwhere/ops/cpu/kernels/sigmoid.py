@@ -32,7 +32,8 @@ def _exponential(builder: Any, x: Any) -> Any:
     integers = ir.VectorType(I32, number.count)
     low, high = constant(number, LOWEST), constant(number, HIGHEST)
     x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
-    x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
+    above = builder.fcmp_ordered(">", x, high)
+    x = builder.select(above, high, x)
 
     def fused(a: Any, b: Any, c: Any) -> Any:
         return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
@@ -46,7 +47,8 @@ def _exponential(builder: Any, x: Any) -> Any:
         polynomial = fused(polynomial, r, constant(number, coefficient))
     value = builder.fadd(fused(polynomial, builder.fmul(r, r), r), constant(number, 1.0))
     exponent = builder.shl(builder.bitcast(shifted, integers), constant(integers, 23))
-    return builder.bitcast(builder.add(builder.bitcast(value, integers), exponent), number)
+    power = builder.bitcast(builder.add(builder.bitcast(value, integers), exponent), number)
+    return builder.select(above, constant(number, math.inf), power)
 
 
 @intrinsic

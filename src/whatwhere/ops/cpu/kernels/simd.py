@@ -133,6 +133,32 @@ def store(typing_context: Any, pointer: Any, index: Any, value: Any, count: Any)
 
 
 @intrinsic
+def store_past(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Write a whole vector past the caches, to an address that is a multiple of its size."""
+    storage, vector = pointer.dtype, vector_of(pointer)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, index, value = args
+        _, place = _place(builder, base, index, storage, vector)
+        raw = narrow(builder, value, storage, vector)
+        written = builder.store(raw, place, align=BYTES[storage] * vector.lanes)
+        hint = builder.module.add_metadata([I32(1)])
+        written.set_metadata("nontemporal", hint)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, vector), generate
+
+
+@body
+def put_vector(pointer, index, value, count, past):
+    """``store``, past the caches if told so; then the vector is a whole one."""
+    if past:
+        store_past(pointer, index, value)
+    else:
+        store(pointer, index, value, count)
+
+
+@intrinsic
 def keep_first(typing_context: Any, value: Any, count: Any, filling: Any) -> Any:
     """The first ``count`` elements of a vector, and those of ``filling`` after them."""
 
@@ -200,6 +226,7 @@ def _choice(comparison: str) -> Any:
 where_equal = _choice("==")
 where_less = _choice("<")
 where_greater = _choice(">")
+where_at_most = _choice("<=")
 
 
 @intrinsic
