@@ -6,16 +6,18 @@ import os
 import pytest
 import torch
 
+from tests.ops import examples
 from tests.ops.elsewhere import arguments, run_python
+from tests.ops.kernels import assert_right, cpu
 from whatwhere import implementation, ops
 
 pytest.importorskip("numba")
-cpu = pytest.importorskip("whatwhere.ops.cpu")
-from whatwhere.ops.cpu import native  # noqa: E402
-from whatwhere.ops.cpu.kernels import compile as compiler  # noqa: E402
+from whatwhere.ops.cpu import native
+from whatwhere.ops.cpu.kernels import compile as compiler
 
 NAME, STORAGE = "forward_planes", "float32"
 CODE = b"object code" * 100
+SHAPE = (2, 9, 6, 5)
 
 
 class Compiler:
@@ -137,7 +139,7 @@ def test_several_processes_compile_at_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def forward_kernels():
-    names = ("forward_planes", torch.float32), ("forward_pixels", torch.float32)
+    names = {(name, torch.float32) for name in cpu.KERNELS.values()}
     return {name: native.kernel(*name) for name in names}
 
 
@@ -174,6 +176,21 @@ def test_training_goes_on_where_the_gradients_kernel_cannot_be_made(relu, layout
         for tensor, wanted in zip(tensors, expected, strict=True):
             torch.testing.assert_close(tensor, wanted, rtol=1e-4, atol=1e-4)
             assert tensor.stride() == wanted.stride()
+
+
+PRIMITIVES = {
+    "pool_positions": lambda **o: examples.pool_positions(SHAPE, statistics=["max", "std"], **o),
+    "pool_channels": lambda **o: examples.pool_channels(SHAPE, statistics=["max", "std"], **o),
+    "apply_gates": lambda **o: examples.apply_gates(SHAPE, relu=True, **o),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("op", PRIMITIVES)
+def test_gradients_of_primitives_too(op, layout, broken, caplog):
+    assert_right(PRIMITIVES[op](layout=layout))
+    assert len(broken.calls) == 1
+    assert caplog.text.count("no linker; plain PyTorch serves instead") == 1
 
 
 def test_where_no_kernel_can_be_made_plain_pytorch_serves(broken, caplog):

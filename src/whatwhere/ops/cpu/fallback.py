@@ -1,7 +1,7 @@
 """What a training does where the kernel of a gradient can't be made: it goes on, more slowly.
 
-``unsupported`` makes forward kernels alone, which are all that inference needs, so this is found out
-in the middle of a backward pass. ``native.kernel`` has said so then, once.
+``unsupported`` makes forward kernels alone, which are all that inference needs, so this is found
+out in the middle of a backward pass. ``native.kernel`` has said so then, once.
 """
 
 from collections.abc import Callable
