@@ -63,13 +63,15 @@ def test_a_run_leaves_records_results_and_a_page(finished):
         "growth-N-contiguous",
     ]
     first = results["records"][0]
-    assert set(first["passes"]["both"]["times"]) == {"copy", "ours", "seed", "timm"}
+    variants = {"copy", "ours", "our kernels", "seed", "timm"}
+    assert set(first["passes"]["both"]["times"]) == variants
     assert first["passes"]["both"]["times"]["copy"]["to_copy"] == [1, 1, 1]
     assert first["memory"]["ours"]["saved"] > 1
     assert first["machine"]["cores"] >= 1
     assert "torch" in first["stamp"]["versions"]
     assert {each["quantity"] for each in results["summary"]} == {
         "ours / copy",
+        "our kernels / copy",
         "best eager peer / ours",
     }
     page = (finished / "results.md").read_text()

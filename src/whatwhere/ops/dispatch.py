@@ -18,6 +18,7 @@ from whatwhere.ops.arguments import (
 )
 from whatwhere.ops.raw import channel_shape, spatial_shape
 from whatwhere.ops.reference import ActivationName, Statistic
+from whatwhere.ops.repeated import remember, run_again, signature
 from whatwhere.ops.routing import route
 
 
@@ -228,11 +229,6 @@ def cbam(
     >>> cbam(x, reduce_weight=w0, expand_weight=w1, conv_weight=torch.zeros(1, 2, 3, 3)).unique()
     tensor([0.2500])
     """
-    channel = checked_statistics("cbam", x, channel_statistics)
-    spatial = checked_statistics("cbam", x, spatial_statistics)
-    relu = check_finish("cbam", x, residual, activation, inplace)
-    scale = scale_of("channel_activation", channel_activation)
-    spatial_scale = scale_of("spatial_activation", spatial_activation)
     parameters = (
         reduce_weight,
         reduce_bias,
@@ -241,6 +237,24 @@ def cbam(
         conv_weight,
         conv_bias,
     )
+    options = (
+        tuple(channel_statistics),
+        tuple(spatial_statistics),
+        channel_activation,
+        spatial_activation,
+        activation,
+        inplace,
+    )
+    sign = signature(x, residual, parameters, options)
+    if sign is not None:
+        again = run_again(sign, x, residual, parameters, activation is not None, inplace)
+        if again is not None:
+            return again
+    channel = checked_statistics("cbam", x, channel_statistics)
+    spatial = checked_statistics("cbam", x, spatial_statistics)
+    relu = check_finish("cbam", x, residual, activation, inplace)
+    scale = scale_of("channel_activation", channel_activation)
+    spatial_scale = scale_of("spatial_activation", spatial_activation)
     check_parameters(x, parameters, len(spatial))
     call = route("cbam", x, (*channel, *spatial), *parameters, residual)
     if call is None:
@@ -256,6 +270,8 @@ def cbam(
         )
         return x.copy_(y) if inplace else y
     arguments = (*parameters, channel, spatial, scale, spatial_scale, residual, relu)
+    if sign is not None:
+        remember(sign, x, arguments)
     if inplace:
         call("cbam_", x, *arguments)
         return x

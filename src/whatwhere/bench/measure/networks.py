@@ -18,6 +18,7 @@ from whatwhere.surgery import block_sites
 
 CLASSES = 1000
 LEARNING_RATE = 1e-4
+OURS = ("ours", "ours fused")
 CHECKED_SAMPLES = 2
 # Of norms, through some fifty layers in float32, where a few ReLUs fall on the other side.
 ALLOWED = 1e-2
@@ -55,7 +56,8 @@ def measure_network(case: NetworkCase, settings: Settings, say: Say) -> dict[str
 
 def build_networks(plain: nn.Module, settings: Settings) -> dict[str, nn.Module]:
     """The variants by name; all have the plain network's weights, and the same gates' weights."""
-    networks = {"plain": plain, "ours": _with_ours(plain)}
+    networks = {"plain": plain}
+    networks |= {name: _with_ours(plain, fuse=name == "ours fused") for name in OURS}
     for peer in settings.peers:
 
         def make(channels: int, weights: Weights, peer: Any = peer) -> nn.Module:
@@ -77,10 +79,10 @@ def with_gates(network: nn.Module, make: Make, *, norm: bool) -> nn.Module:
     return network
 
 
-def _with_ours(network: nn.Module) -> nn.Module:
+def _with_ours(network: nn.Module, *, fuse: bool) -> nn.Module:
     # The paper's start, so that weights mean the same as in the peers.
     network = copy.deepcopy(network)
-    report = attend(network, "cbam", start="paper")
+    report = attend(network, "cbam", start="paper", fuse=fuse)
     for index, site in enumerate(report.sites):
         gate = network.get_submodule(f"{site.name}.attention")
         _weights(site.channels, index, False).fill(gate)
@@ -112,9 +114,8 @@ def _disagreements(
         reference = with_gates(plain, lambda _channels, weights: Specification(weights), norm=norm)
         expected = _values(reference.double(), images.double(), labels)
         for name, network in networks.items():
-            if name == "plain" or (name != "ours" and has_norm(cast(Any, name))) != norm:
-                continue
-            if name == "ours" and norm:
+            normed = name not in (*OURS, "plain") and has_norm(cast(Any, name))
+            if name == "plain" or normed != norm:
                 continue
             got = _values(network, images, labels)
             for key, value in expected.items():

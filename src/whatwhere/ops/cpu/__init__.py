@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from whatwhere.ops import raw
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
@@ -117,6 +118,39 @@ def cbam(x: Tensor, *arguments: Any, out: Tensor | None = None) -> tuple[Tensor,
 def cbam_(x: Tensor, *arguments: Any) -> None:
     """As ``raw.cbam_``."""
     cbam(x, *arguments, out=x)
+
+
+def plan_again(x: Tensor, *arguments: Any) -> Plan | None:
+    """What ``cbam_again`` needs for such x and arguments; None if any is copied or converted."""
+    weights, options, residual = arguments[:6], arguments[6:10], arguments[10]
+    if unsupported("cbam", x, (*options[0], *options[1])) is not None:
+        return None
+    layout = memory_format(x)
+    if not x.is_contiguous(memory_format=layout):
+        return None
+    if residual is not None and not residual.is_contiguous(memory_format=layout):
+        return None
+    p = _plan(x, weights[0], weights[4], options)
+    for weight in weights:
+        if weight is not None and (weight.dtype is not p.wide or not weight.is_contiguous()):
+            return None
+    return p
+
+
+def cbam_again(
+    p: Plan,
+    x: Tensor,
+    residual: Tensor | None,
+    weights: Sequence[Tensor | None],
+    relu: bool,
+    inplace: bool,
+) -> Tensor:
+    """``cbam`` by a plan from ``plan_again``; nothing is kept for a backward pass."""
+    y = x if inplace else empty_like(x)
+    forward(p, x, weights, residual, relu, y, None)
+    if inplace and not x.is_inference():
+        increment_version(x)
+    return y
 
 
 @or_by_specification

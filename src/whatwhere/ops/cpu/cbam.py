@@ -118,19 +118,23 @@ def forward(
     residual: Tensor | None,
     relu: bool,
     y: Tensor,
-    saved: Tensor,
+    saved: Tensor | None,
 ) -> None:
-    """Fill y and saved; weights are W0, b0, W1, b1, Wc, bc, as wide as sums are."""
+    """Fill y, and saved if wanted; weights are W0, b0, W1, b1, Wc, bc, as wide as sums are."""
     threads = thread_count()
     a = p.template[:]
-    scratch = torch.empty(threads * p.scratch + p.samples * p.units, dtype=p.wide)
+    length = threads * p.scratch + p.samples * p.units
+    kept = 0 if saved is not None else p.samples * p.saved
+    scratch = torch.empty(length + kept, dtype=p.wide)
+    address = scratch.data_ptr()
     a[A.RELU] = relu
     a[A.PAST] = p.past and y is not x and y.data_ptr() % LINE == 0
-    a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), y.data_ptr(), saved.data_ptr()
+    a[A.X], a[A.Y] = x.data_ptr(), y.data_ptr()
+    a[A.SAVED] = address + length * p.bytes if saved is None else saved.data_ptr()
     a[A.RESIDUAL] = _address(residual)
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
-    a[A.SCRATCH], a[A.SCRATCH_LENGTH] = scratch.data_ptr(), p.scratch
-    a[A.SUMS] = a[A.SCRATCH] + threads * p.scratch * p.bytes
+    a[A.SCRATCH], a[A.SCRATCH_LENGTH] = address, p.scratch
+    a[A.SUMS] = address + threads * p.scratch * p.bytes
     code = kernel("forward_pixels" if p.by_pixel else "forward_planes", p.dtype)
     shared = p.samples < threads
     if not shared and not p.heavy:
