@@ -142,6 +142,31 @@ def test_what_the_kernels_would_copy_is_not_remembered(kernels):
 
 
 @torch.no_grad()
+def test_weights_of_a_channels_last_network_are_taken_as_they_are(kernels):
+    gate = CBAM(8, reduction_ratio=2, kernel_size=3).eval()
+    x = torch.randn(2, 8, 5, 6)
+    expected = gate(x)
+    kernels.calls.clear()
+    gate.to(memory_format=torch.channels_last)
+    assert not gate.gates.spatial.mix.conv.weight.is_contiguous()
+    for _ in range(2):
+        assert torch.equal(gate(x), expected)
+    assert kernels.calls["cbam_again"] == 1
+
+
+def test_gradients_of_weights_in_any_strides():
+    x, others = arguments()
+    dense = others["conv_weight"].requires_grad_()
+    expected = torch.autograd.grad(cbam(x, **others).square().sum(), dense)
+    for strides in ((2, 1, 6, 2), (1, 9, 1, 3), (40, 20, 6, 2)):
+        weight = torch.empty_strided(dense.shape, strides).copy_(dense.detach()).requires_grad_()
+        got = torch.autograd.grad(
+            cbam(x, **others | {"conv_weight": weight}).square().sum(), weight
+        )
+        assert torch.equal(*got, *expected)
+
+
+@torch.no_grad()
 def test_memory_of_calls_is_bounded(kernels, monkeypatch):
     monkeypatch.setattr(repeated, "LIMIT", 3)
     for side in range(2, 12):

@@ -26,6 +26,12 @@ def _flat(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.contiguous()
 
 
+def _weights(parameters: Sequence[Tensor | None]) -> list[Tensor | None]:
+    # Kernels take the convolution's weights in any strides.
+    *dense, conv, bias = parameters
+    return [*map(_flat, dense), conv, _flat(bias)]
+
+
 def _written(x: Tensor, dense: Tensor) -> None:
     if dense is not x:
         x.copy_(dense)
@@ -107,7 +113,7 @@ def cbam(x: Tensor, *arguments: Any) -> Any:
     """Channel, then spatial attention of x, and what its backward needs."""
     *parameters, channel, spatial, scale, spatial_scale, residual, relu = arguments
     run = body("cbam", "cbam", x, (*channel, *spatial))
-    weights = [_flat(parameter) for parameter in parameters]
+    weights = _weights(parameters)
     options = (channel, spatial, scale, spatial_scale)
     return run(_dense(x), *weights, *options, _as(residual, x), relu)
 
@@ -116,7 +122,7 @@ def cbam_(x: Tensor, *arguments: Any) -> None:
     """``cbam`` into x."""
     *parameters, channel, spatial, scale, spatial_scale, residual, relu = arguments
     run = body("cbam_", "cbam", x, (*channel, *spatial))
-    weights = [_flat(parameter) for parameter in parameters]
+    weights = _weights(parameters)
     dense = _dense(x)
     run(dense, *weights, channel, spatial, scale, spatial_scale, _as(residual, x), relu)
     _written(x, dense)
@@ -126,7 +132,7 @@ def cbam_backward(dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any) -> Any:
     """The gradients of x, of the parameters, and of the residual where there was a ReLU."""
     *parameters, channel, spatial, scale, spatial_scale, y = arguments
     run = body("cbam_backward", "cbam", x, (*channel, *spatial))
-    weights = [_flat(parameter) for parameter in parameters]
+    weights = _weights(parameters)
     options = (channel, spatial, scale, spatial_scale)
     return run(_as(dy, x), _dense(x), saved, *weights, *options, _as(y, x))
 

@@ -56,6 +56,8 @@ KERNELS = {
 
 # Kernels keep the index of a maximum as a float32.
 LARGEST_INDEX = 2**24
+# The place among the parameters whose strides kernels take as they are.
+CONV = 4
 
 _reasons: dict[tuple[str, torch.dtype, bool], str | None] = {}
 
@@ -131,8 +133,10 @@ def plan_again(x: Tensor, *arguments: Any) -> Plan | None:
     if residual is not None and not residual.is_contiguous(memory_format=layout):
         return None
     p = _plan(x, weights[0], weights[4], options)
-    for weight in weights:
-        if weight is not None and (weight.dtype is not p.wide or not weight.is_contiguous()):
+    for place, weight in enumerate(weights):
+        if weight is None:
+            continue
+        if weight.dtype is not p.wide or not (place == CONV or weight.is_contiguous()):
             return None
     return p
 
@@ -164,7 +168,7 @@ def cbam_backward(
         dy = raw.through_relu(dy, y)
     dx = empty_like(x) if out is None else out
     wide = _wide(p, weights)
-    gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]
+    gradients = [None if weight is None else weight.new_empty(weight.shape) for weight in wide]
     backward(p, dy, x, saved, wide, dx, gradients)
     # A tensor of its own for each that is absent: results of an operator must not share memory.
     of_weights = [

@@ -48,7 +48,7 @@ class Plan:
     @property
     def scratch(self) -> int:
         """Length of one thread's scratch, in wide numbers."""
-        return max(3 * self.channels, self.positions, self.padded)
+        return max(3 * self.channels, self.positions, self.padded) + self.taps
 
     @property
     def heavy(self) -> bool:
@@ -133,6 +133,7 @@ def forward(
     a[A.SAVED] = address + length * p.bytes if saved is None else saved.data_ptr()
     a[A.RESIDUAL] = _address(residual)
     a[A.W0 : A.BC + 1] = array("q", [_address(weight) for weight in weights])
+    a[A.WC_STRIDES : A.WC_STRIDES + 4] = _conv_strides(weights[4])
     a[A.SCRATCH], a[A.SCRATCH_LENGTH] = address, p.scratch
     a[A.SUMS] = address + threads * p.scratch * p.bytes
     code = kernel("forward_pixels" if p.by_pixel else "forward_planes", p.dtype)
@@ -181,6 +182,7 @@ def backward(
         a[place] = address
         address += length * p.bytes
     a[A.SCRATCH_LENGTH] = p.scratch
+    a[A.WC_STRIDES : A.WC_STRIDES + 4] = _conv_strides(weights[4])
     a[A.X], a[A.Y], a[A.SAVED] = x.data_ptr(), dy.data_ptr(), saved.data_ptr()
     a[A.DX] = dx.data_ptr()
     a[A.PAST] = p.past and a[A.DX] % LINE == 0
@@ -208,6 +210,13 @@ def backward(
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _conv_strides(weight: Tensor | None) -> "array[int]":
+    # In a channels_last network they are channels_last too.
+    assert weight is not None
+    _, maps, *axes = weight.stride()
+    return array("q", [maps, *(0,) * (3 - len(axes)), *axes])
 
 
 def _pieces(size: int, multiple: int, threads: int) -> int:

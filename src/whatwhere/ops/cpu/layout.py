@@ -21,7 +21,9 @@ MEAN, TOP, STD, L2, DEPTH, ROWS, COLUMNS, TILES = range(51, 59)
 POOLED, DPOOLED, ROW_GATE, COLUMN_GATE, DROW, DCOLUMN = range(59, 65)
 # Whether the large output goes past the caches.
 PAST = 65
-LENGTH = 66
+# Strides of the convolution's weights, in elements: maps, frames, rows, columns.
+WC_STRIDES = 66
+LENGTH = 70
 
 # Phases of the forward pass, in this order.
 POOL, HIDDEN, LOGITS, STATISTICS, MAP, APPLY = 1, 2, 4, 8, 16, 32

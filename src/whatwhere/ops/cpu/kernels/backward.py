@@ -10,7 +10,14 @@ from typing import Any
 
 from whatwhere.ops.cpu import layout as A
 from whatwhere.ops.cpu.kernels import dense_backward, maps, pixels_backward, planes_backward
-from whatwhere.ops.cpu.kernels.forward import edge, row_or, sample_rows, saved_length, scratch_area
+from whatwhere.ops.cpu.kernels.forward import (
+    edge,
+    gathered_weights,
+    row_or,
+    sample_rows,
+    saved_length,
+    scratch_area,
+)
 from whatwhere.ops.cpu.kernels.memory import at, fence, integers, scalar, stored, take, wide
 from whatwhere.ops.cpu.kernels.simd import filled, function, lanes, load, store, where_less
 
@@ -40,7 +47,7 @@ def map_gradient(tag, a, n, stack, place, ds, dmean, dtop, scratch):
     kernel_gradient(scratch, ds, depth, shape, kernel, parts)
     parts[depth * taps] = plain_sum(ds, positions)
     pad(ds, 1, shape, kernel, scratch)
-    weights = wide(tag, a[A.WC])
+    weights = gathered_weights(tag, a, scratch)
     nought = scalar(ds, 0.0)
     for index, target in ((a[A.SPATIAL_MEAN], dmean), (a[A.SPATIAL_TOP], dtop)):
         if index < 0:

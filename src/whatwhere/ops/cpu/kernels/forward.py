@@ -14,7 +14,7 @@ from whatwhere.ops.cpu.kernels.memory import at, fence, integers, scalar, stored
 from whatwhere.ops.cpu.kernels.simd import body, function
 
 hidden, logits = dense.hidden, dense.logits
-pad, correlate, squash = maps.pad, maps.correlate, maps.squash
+gather, pad, correlate, squash = maps.gather, maps.pad, maps.correlate, maps.squash
 planes_pool, planes_pool_gated, planes_apply = planes.pool, planes.pool_gated, planes.apply
 pixels_pool, pixels_pool_gated, pixels_apply = pixels.pool, pixels.pool_gated, pixels.apply
 
@@ -84,15 +84,24 @@ def channel_network(tag, a, n0, n1, share, shares, phases):
 
 
 @function
+def gathered_weights(tag, a, scratch):
+    """The convolution's weights side by side, at the end of a thread's scratch."""
+    kernel = a[A.KT], a[A.KH], a[A.KW]
+    taps = a[A.SPATIAL_DEPTH] * kernel[0] * kernel[1] * kernel[2]
+    target = at(scratch, a[A.SCRATCH_LENGTH] - taps)
+    gather(wide(tag, a[A.WC]), at(a, A.WC_STRIDES), a[A.SPATIAL_DEPTH], kernel, target)
+    return target
+
+
+@function
 def spatial_map(tag, a, stack, place, scratch):
     """The phase MAP for one sample."""
     shape = a[A.FRAMES], a[A.HEIGHT], a[A.WIDTH]
     kernel = a[A.KT], a[A.KH], a[A.KW]
     constant = wide(tag, a[A.BC])[0] if a[A.BC] != 0 else scalar(stack, 0.0)
     pad(stack, a[A.SPATIAL_DEPTH], shape, kernel, scratch)
-    correlate(
-        scratch, wide(tag, a[A.WC]), False, a[A.SPATIAL_DEPTH], shape, kernel, constant, place
-    )
+    weights = gathered_weights(tag, a, scratch)
+    correlate(scratch, weights, False, a[A.SPATIAL_DEPTH], shape, kernel, constant, place)
     squash(place, float(a[A.SPATIAL_SCALE]), a[A.POSITIONS], place)
 
 

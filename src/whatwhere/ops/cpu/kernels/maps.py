@@ -32,6 +32,20 @@ def pad(source, depth, shape, kernel, target):
 
 
 @function
+def gather(weights, strides, depth, kernel, target):
+    """Copy the convolution's weights, whatever their strides, so that they lie side by side."""
+    kt, kh, kw = kernel
+    i = 0
+    for d in range(depth):
+        for t in range(kt):
+            for h in range(kh):
+                for w in range(kw):
+                    place = d * strides[0] + t * strides[1] + h * strides[2] + w * strides[3]
+                    target[i] = weights[place]
+                    i += 1
+
+
+@function
 def correlate(padded, weights, flip, depth, shape, kernel, constant, out):
     """out = Σ weights · padded maps + constant; ``flip`` turns the kernel around."""
     frames, height, width = shape
