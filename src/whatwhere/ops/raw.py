@@ -153,7 +153,10 @@ def apply_gates_backward(
 
 def through_relu(dy: Tensor, y: Tensor | None) -> Tensor:
     """The gradient before the ReLU that made y, as torch has it: also a NaN lets it pass."""
-    return dy if y is None else dy.masked_fill(y <= 0, 0)
+    if y is None:
+        return dy
+    masked: Tensor = torch.ops.aten.threshold_backward(dy, y, 0)
+    return masked
 
 
 def activation_of(scale: float) -> ActivationName:
