@@ -1,13 +1,13 @@
 """Runs one raw operation, outputs and every gradient, and compares each number with float64.
 
 The rule, element by element: |result - oracle| <= 2 · error of plain PyTorch in the same dtype
-+ margin · eps · largest + half a unit in the last place of the result. The oracle is the specification
-in float64 and eps that of the dtype in which sums run. ``largest`` is the greatest value of the
-oracle in the same sample of what has samples, of the whole tensor otherwise; the error of plain
-PyTorch is its largest over the same elements. Both are there because rounding scales with the terms
-of a sum, not with the sum: where terms cancel, plain PyTorch errs as well, or by luck does not. The
-margin is 32, and 1024 in float64, where plain PyTorch is the oracle and has no error to go by; what
-a wrong index, factor or missing term makes is far above both.
++ margin · eps · largest + half a unit in the last place of the result. The oracle is the
+specification in float64, eps that of the dtype in which sums run. ``largest`` is the greatest value
+of the oracle in the same sample of what has samples, of the whole tensor otherwise; the error of
+plain PyTorch is its largest over the same elements. Both are there because rounding scales with the
+terms of a sum, not with the sum: where terms cancel, plain PyTorch errs as well, or by luck does
+not. The margin is 32, and 1024 in float64, where plain PyTorch is the oracle and has no error to go
+by; what a wrong index, factor or missing term makes is far above both.
 """
 
 import itertools
@@ -72,9 +72,7 @@ def _apply_gates(module, t, options, mask):
 def _cbam(module, t, options, mask):
     parameters = [t[name] for name in PARAMETERS]
     chosen = tuple(options[name] for name in ("channel", "spatial", "scale", "spatial_scale"))
-    y, saved = module.cbam(
-        t["x"], *parameters, *chosen, t["residual"], options["relu"]
-    )
+    y, saved = module.cbam(t["x"], *parameters, *chosen, t["residual"], options["relu"])
     mask = (y if mask is None else mask) if options["relu"] else None
     gradients = module.cbam_backward(t["dy"], t["x"], saved, *parameters, *chosen, mask)
     names = ("dx", *(f"d{name}" for name in PARAMETERS), "dresidual")
@@ -106,15 +104,18 @@ RUNS = {
 }
 
 
-def check(case, results):
-    """Raise AssertionError unless all results of a case are right."""
+def check(case, results, *, names=None):
+    """Raise AssertionError unless all results of a case, or those of some names, are right."""
     wide = accumulation_dtype(case.tensors["x"].dtype)
     # The gradient of a ReLU is judged by the output it was given: rounding may decide a sign.
     mask = results.get("y")
+    assert mask is None or mask.shape == case.tensors["x"].shape, f"y: {mask.shape}"
     same = run(raw, case, y=mask)
     oracle = run(raw, case.to(torch.float64), y=None if mask is None else mask.double())
     assert results.keys() == same.keys()
     for name, expected in same.items():
+        if names is not None and name not in names:
+            continue
         result = results[name]
         assert result.dtype == expected.dtype, f"{name}: {result.dtype}, not {expected.dtype}"
         assert result.shape == expected.shape, f"{name}: {result.shape}, not {expected.shape}"
@@ -139,10 +140,15 @@ def _exact_maxima(case, results):
 
 def _close(name, result, same, oracle, floor):
     # Overflow and NaN: as plain PyTorch in this dtype has them, where float64 had room left.
-    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
-        differ = kind(result) != kind(same)
-        assert not differ.any(), f"{name}: {kind.__name__} differs at {_place(differ)}"
-    finite = same.isfinite() & oracle.isfinite()
+    if name == "dwc" and not same.isfinite().all():
+        # A tap that meets NaN only over the padding: convolutions of torch differ in 0 · NaN there.
+        lost = result.isfinite() & ~same.isfinite()
+        assert not lost.any(), f"{name}: finite at {_place(lost)}"
+    else:
+        for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+            differ = kind(result) != kind(same)
+            assert not differ.any(), f"{name}: {kind.__name__} differs at {_place(differ)}"
+    finite = same.isfinite() & oracle.isfinite() & result.isfinite()
     rows = len(result) if name in OF_SAMPLES else 1
     error, reached = ((r.double() - oracle).abs().where(finite, 0) for r in (result, same))
     size = oracle.abs().where(finite, 0)

@@ -1,5 +1,6 @@
 """Cases of every raw operation: shapes, layouts, options, and values that are easy to get wrong."""
 
+from itertools import permutations, product
 from math import prod
 
 import torch
@@ -14,6 +15,10 @@ SHAPES = [
     *[(1, 10, 53, 41), (1, 512, 7, 7), (9, 130, 3, 2)],
     *[(2, 8, 3, 5, 4), (1, 3, 1, 1, 1), (0, 8, 2, 3, 3), (3, 19, 5, 7, 3)],
 ]
+# Of the whole op each gate has some of the first two; the primitives have four.
+TWO = [("mean", "max"), ("max", "mean"), ("mean",), ("max",)]
+STATISTICS = [*TWO, *permutations(("mean", "max", "std"), 2), ("std",), ("l2",)]
+STATISTICS.append(("l2", "std", "max", "mean"))
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 BORDER = 5  # odd, so that nothing is aligned
 
@@ -24,17 +29,23 @@ def _sparse(shape, generator):
     return x
 
 
+def _scaled(scale):
+    return lambda shape, g: scale * torch.randn(shape, generator=g, dtype=torch.float64)
+
+
 VALUES = {
-    "random": lambda shape, g: torch.randn(shape, generator=g, dtype=torch.float64),
+    "random": _scaled(1),
     "ties": lambda shape, g: torch.randint(-2, 3, shape, generator=g).double(),
     "constant planes": lambda shape, g: (
         torch.randn((*shape[:2], *(1,) * len(shape[2:])), generator=g).double().expand(shape)
     ),
     "zeros after a ReLU": _sparse,
-    "zero": lambda shape, g: torch.zeros(shape, dtype=torch.float64),
-    "large": lambda shape, g: 1e3 * torch.randn(shape, generator=g, dtype=torch.float64),
-    "small": lambda shape, g: 1e-6 * torch.randn(shape, generator=g, dtype=torch.float64),
+    "zero": _scaled(0),
+    "large": _scaled(1e3),
+    "small": _scaled(1e-6),
 }
+# Weights make up for them: saturated gates have gradients that are rounding alone.
+SCALES = {"large": 1e3, "small": 1e-6}
 
 
 def layouts(shape):
@@ -99,8 +110,8 @@ def cbam(
     """A case of the whole op; ``kernel`` is one size or one per axis, ``parameters`` a dtype."""
     kernel = (kernel,) * len(shape[2:]) if isinstance(kernel, int) else kernel
     wide = accumulation_dtype(dtype) if parameters is None else parameters
-    n, channels = shape[:2]
-    taps = len(spatial) * prod(kernel)
+    channels = shape[1]
+    taps, scale_of_x = len(spatial) * prod(kernel), SCALES.get(values, 1.0)
 
     def make(seed):
         maker = Maker(shape, dtype, layout, values, seed)
@@ -112,11 +123,11 @@ def cbam(
             "x": maker.x(),
             "dy": maker.like_x(),
             "residual": maker.like_x() if residual else None,
-            "w0": weights(units, channels, fan=channels),
+            "w0": weights(units, channels, fan=channels * scale_of_x**2),
             "b0": weights(units, fan=4, wanted=biased),
             "w1": weights(channels, units, fan=units),
             "b1": weights(channels, fan=4, wanted=biased),
-            "wc": weights(1, len(spatial), *kernel, fan=taps),
+            "wc": weights(1, len(spatial), *kernel, fan=taps * scale_of_x**2),
             "bc": weights(1, fan=4, wanted=biased),
         }
         scale, spatial_scale = scales
@@ -172,9 +183,18 @@ def apply_gates(
         "x": maker.x(),
         "dy": maker.like_x(),
         "channel_gate": maker.gate(*shape[:2]) if "channel" in gates else None,
-        "spatial_gate": (
-            maker.gate(shape[0], prod(shape[2:])) if "spatial" in gates else None
-        ),
+        "spatial_gate": (maker.gate(shape[0], prod(shape[2:])) if "spatial" in gates else None),
         "residual": maker.like_x() if residual else None,
     }
     return Case("apply_gates", tensors, {"relu": relu})
+
+
+def every_primitive(shape, **common):
+    """Cases of the three primitives with every option, all of one shape, dtype, layout, values."""
+    for statistics in STATISTICS:
+        yield pool_positions(shape, statistics=statistics, **common)
+        for gated in (False, True):
+            yield pool_channels(shape, statistics=statistics, gated=gated, **common)
+    for gates in (("channel",), ("spatial",), ("channel", "spatial"), ()):
+        for residual, relu in product((False, True), repeat=2):
+            yield apply_gates(shape, gates=gates, residual=residual, relu=relu, **common)

@@ -68,10 +68,8 @@ def _apply_gates(call: Call) -> tuple[Setup, Backward]:
 
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, channel, spatial, y = ctx.saved_tensors
-        if ctx.residual:  # whose gradient this is
-            dy, y = raw.through_relu(dy, y), None
         dx, dchannel, dspatial = call("apply_gates_backward", dy, x, channel, spatial, y)
-        dresidual = dy if ctx.residual else None
+        dresidual = raw.through_relu(dy, y) if ctx.residual else None
         return dx, _present(dchannel, channel), _present(dspatial, spatial), dresidual, None
 
     return setup, backward

@@ -153,10 +153,8 @@ def apply_gates_backward(
 
 def through_relu(dy: Tensor, y: Tensor | None) -> Tensor:
     """The gradient before the ReLU that made y, as torch has it: also a NaN lets it pass."""
-    if y is None:
-        return dy
-    masked: Tensor = torch.ops.aten.threshold_backward(dy, y, 0)
-    return masked
+    # What differentiates torch's own ReLU: masked_fill loses the layout, and takes 20 times longer.
+    return dy if y is None else torch.ops.aten.threshold_backward.default(dy, y.detach(), 0)
 
 
 def activation_of(scale: float) -> ActivationName:

@@ -1,8 +1,8 @@
 """The operations on the CPU by compiled kernels: the raw functions of ``ops.raw``, faster.
 
 ``threads`` runs the kernels on torch's threads, ``native`` compiles, keeps and loads them, ``cbam``
-and ``primitives`` plan memory and steps. Only ``kernels`` imports Numba, and is imported only to
-compile.
+and ``primitives`` plan memory and steps, ``fallback`` serves gradients without a kernel. Only
+``kernels`` imports Numba, and is imported only to compile.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whatwhere.ops import raw
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
-from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, logger, trouble
+from whatwhere.ops.cpu.fallback import or_by_specification
+from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, trouble
 from whatwhere.ops.cpu.outputs import empty_like
 from whatwhere.ops.cpu.primitives import (
     apply_gates,
@@ -81,7 +83,6 @@ def _reason(op: str, dtype: torch.dtype, by_plane: bool) -> str | None:
     try:
         kernel(KERNELS[op, by_plane], dtype)
     except KernelError as error:
-        logger.warning("%s; plain PyTorch serves instead", error)
         return str(error)
     return None
 
@@ -118,6 +119,7 @@ def cbam_(x: Tensor, *arguments: Any) -> None:
     cbam(x, *arguments, out=x)
 
 
+@or_by_specification
 def cbam_backward(
     dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any, out: Tensor | None = None
 ) -> tuple[Tensor, ...]:
@@ -125,8 +127,7 @@ def cbam_backward(
     weights, options, y = arguments[:6], arguments[6:10], arguments[10]
     p = _plan(x, weights[0], weights[4], options)
     if y is not None:
-        # What differentiates torch's own ReLU; ``masked_fill`` would lose the layout.
-        dy = torch.ops.aten.threshold_backward.default(dy, y, 0)
+        dy = raw.through_relu(dy, y)
     dx = empty_like(x) if out is None else out
     wide = _wide(p, weights)
     gradients = [None if weight is None else torch.empty_like(weight) for weight in wide]

@@ -34,6 +34,13 @@ Kernel = Callable[[int], None]
 
 _lock = threading.RLock()
 _kernels: dict[tuple[str, torch.dtype], tuple[int, Kernel]] = {}
+_failures: dict[tuple[str, torch.dtype], str] = {}
+
+if hasattr(os, "register_at_fork"):
+    # A child born while another thread compiles would wait for that thread, which it has not.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 class KernelError(RuntimeError):
@@ -60,18 +67,26 @@ def kernel(name: str, dtype: torch.dtype) -> tuple[int, Kernel]:
     found = _kernels.get((name, dtype))
     if found is None:
         with _lock:
+            if (name, dtype) in _failures:
+                raise KernelError(_failures[name, dtype])
             found = _kernels.get((name, dtype))
             if found is None:
-                try:
-                    storage = SUPPORTED[dtype]
-                    symbol = f"whatwhere_{name}_{storage}"
-                    address = _load(symbol, _object_code(name, storage))
-                except Exception as error:
-                    message = f"the kernel {name} for {dtype} could not be made: {error}"
-                    raise KernelError(message) from error
-                found = address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
-                _kernels[name, dtype] = found
+                found = _kernels[name, dtype] = _make(name, dtype)
     return found
+
+
+def _make(name: str, dtype: torch.dtype) -> tuple[int, Kernel]:
+    try:
+        storage = SUPPORTED[dtype]
+        address = _load(f"whatwhere_{name}_{storage}", _object_code(name, storage))
+    except Exception as error:
+        # Once: another attempt would take as long and fail the same way.
+        message = _failures[name, dtype] = (
+            f"the kernel {name} for {dtype} could not be made: {type(error).__name__}: {error}"
+        )
+        logger.warning("%s; plain PyTorch serves instead", message)
+        raise KernelError(message) from error
+    return address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 def _object_code(name: str, storage: str) -> bytes:
@@ -93,15 +108,16 @@ def _object_code(name: str, storage: str) -> bytes:
 
 def cache_folder() -> Path:
     """Where object code is kept: the user's cache folder, or the one that Numba is told to use."""
-    numba_folder = os.environ.get("NUMBA_CACHE_DIR")
-    if numba_folder is not None:
+    numba_folder = os.environ.get("NUMBA_CACHE_DIR", "")
+    if numba_folder != "":
         return Path(numba_folder) / "whatwhere"
-    root = os.environ.get("XDG_CACHE_HOME")
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if root.is_absolute():  # any other is to be ignored, says the specification of that variable
+        return root / "whatwhere"
     try:
-        base = Path.home() / ".cache" if root is None else Path(root)
+        return Path.home() / ".cache" / "whatwhere"
     except RuntimeError:  # no home, as in some containers
-        base = Path("/nonexistent")
-    return base / "whatwhere"
+        return Path("/nonexistent/whatwhere")
 
 
 @cache

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from whatwhere.ops.cpu import layout as A
+from whatwhere.ops.cpu.fallback import or_by_specification
 from whatwhere.ops.cpu.native import kernel
 from whatwhere.ops.cpu.outputs import LINE, empty_like, goes_past
 from whatwhere.ops.cpu.threads import run, thread_count
@@ -134,6 +135,7 @@ def pool_positions(x: Tensor, statistics: Sequence[str]) -> Tensor:
     return pooled
 
 
+@or_by_specification
 def pool_positions_backward(
     grad: Tensor, x: Tensor, pooled: Tensor, statistics: Sequence[str]
 ) -> Tensor:
@@ -162,6 +164,7 @@ def pool_channels(x: Tensor, channel_gate: Tensor | None, statistics: Sequence[s
     return pooled
 
 
+@or_by_specification
 def pool_channels_backward(
     grad: Tensor,
     x: Tensor,
@@ -214,6 +217,7 @@ def apply_gates_(
     apply_gates(x, channel_gate, spatial_gate, residual, relu, out=x)
 
 
+@or_by_specification
 def apply_gates_backward(
     dy: Tensor,
     x: Tensor,
