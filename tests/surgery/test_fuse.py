@@ -114,7 +114,7 @@ def test_blocks_end_as_they_are_written(name, passes):
     randomise(model)
     fused = copy.deepcopy(model)
     if expected_pass is None:
-        with pytest.raises(ValueError, match=r"Block to have a gate .* found none"):
+        with pytest.raises(ValueError, match=r"Block to have a gate, .* found none"):
             fuse(fused)
         return
     fuse(fused)

@@ -156,8 +156,10 @@ def test_memory_formats_are_kept(kernels):
 def test_where_nothing_fuses_it_is_refused():
     model = SmallResNet(5)
     keys = list(model.state_dict())
-    with pytest.raises(ValueError, match=r"to have a gate whose output is added .* found none"):
+    with pytest.raises(ValueError, match=r"to have a gate, .* whose output is added .* found none"):
         attend(model, "cbam", where="stem.0", fuse=True)
+    with pytest.raises(ValueError, match=r"no Par, .* found none"):
+        attend(model, "cbam", order="channel+spatial", fuse=True)
     assert list(model.state_dict()) == keys
     assert attached(model) == ()
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.cases import randomise
 from tests.surgery.fused import RELU, WAITED, Block, X, gated_and_fused, gradients
-from whatwhere import ChannelAttention, Par, Seq, SpatialAttention, attend
+from whatwhere import ChannelAttention, Seq, SpatialAttention, attend
 from whatwhere.study.networks import SmallResNet
 from whatwhere.surgery import fuse
 
@@ -22,11 +22,9 @@ GATES = {
     "official": ("cbam", {"dialect": "official"}),
     "timm": ("cbam", {"dialect": "timm"}),
     "spatial-channel": ("cbam", {"order": "spatial-channel"}),
-    "channel+spatial": ("cbam", {"order": "channel+spatial"}),
     "temporal": ("temporal", {}),
     "temporal, dense": ("temporal", {"form": "dense", "frames": "site"}),
     "clips": ("cbam", {"order": "temporal-channel-spatial", "dialect": "official"}),
-    "clips, joined": ("cbam", {"order": "channel+spatial+temporal"}),
 }
 
 
@@ -83,6 +81,15 @@ def a_gate(gates):
     gates.spatial.__class__ = Doubled
 
 
+def a_last_pass(gates):
+    class Doubled(type(gates.spatial)):
+        def last_pass(self, x):
+            x, finish = super().last_pass(x)
+            return x, lambda x: 2 * finish(x)
+
+    gates.spatial.__class__ = Doubled
+
+
 def a_mix(gates):
     class Doubled(type(gates.channel.mix)):
         def forward(self, descriptors):
@@ -109,7 +116,7 @@ def another_module(gates):
     gates.doubled = Doubled()
 
 
-@pytest.mark.parametrize("change", [a_gate, a_mix, all_gates, another_module])
+@pytest.mark.parametrize("change", [a_gate, a_last_pass, a_mix, all_gates, another_module])
 @pytest.mark.parametrize("dialect", ["paper", "official"])
 def test_classes_of_ones_own_are_not_fused(change, dialect, passes):
     model, fused, _ = gated_and_fused(SmallResNet(5, channels=(8,), blocks=(1,)), dialect=dialect)
@@ -128,7 +135,7 @@ def test_classes_of_ones_own_are_not_fused(change, dialect, passes):
 def test_gates_put_together_by_hand(training, passes):
     model, fused, sites = gated_and_fused(SmallResNet(5, channels=(8,), blocks=(1,)))
     gates = Seq(
-        both=Par(join="gates", what=ChannelAttention(8), where=SpatialAttention()),
+        where=SpatialAttention(),
         what=ChannelAttention(8, statistics=["std", "l2"]),
         again=Seq(where=SpatialAttention(norm_momentum=0.1), what=ChannelAttention(8)),
     )

@@ -139,14 +139,9 @@ class Par(nn.Module):
             total = self.activation(total)
         return total
 
-    def last_pass(self, x: Tensor) -> LastPass:
-        """Compute the gated x: a joined gate is as large, and leaves only what comes after."""
-        return apply_gate(x, self.gate(x)), partial(gated, gates={})
-
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        x, finish = self.last_pass(x)
-        return finish(x)
+        return apply_gate(x, self.gate(x))
 
     def extra_repr(self) -> str:
         """The join, for printing."""

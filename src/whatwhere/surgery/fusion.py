@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from whatwhere.gates import CBAM, Activation, DenseMix, Par, PositionConv, Seq
+from whatwhere.gates import CBAM, Activation, DenseMix, PositionConv, Seq
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS
 from whatwhere.gates.shortcuts import global_hooks, is_plain_gate, quiet
 from whatwhere.ops.routing import route
@@ -19,9 +19,10 @@ from whatwhere.surgery.deferred import Deferred, Last
 from whatwhere.surgery.gated import CHILD, gated_sites
 from whatwhere.surgery.trace import Node, Trace, trace
 
-# What gates are made of, beside the gates themselves.
+# What gates are made of, beside the gates themselves. A ``Par`` has no last pass to give away: its
+# gate is as large as x, and multiplied by plain PyTorch.
 _PARTS = frozenset(
-    {CBAM, Seq, Par, DenseMix, PositionConv, Activation, nn.Linear}
+    {CBAM, Seq, DenseMix, PositionConv, Activation, nn.Linear}
     | {*CONVOLUTIONS.values(), *BATCH_NORMS.values()}
 )
 
@@ -110,8 +111,8 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
             cast(Any, site._modules[CHILD]).fusion = fusion
     if not found:
         raise ValueError(
-            f"fuse: expected {type(model).__name__} to have a gate whose output is added to "
-            "a tensor of its shape and used nowhere else, found none"
+            f"fuse: expected {type(model).__name__} to have a gate, of this library and no Par, "
+            "whose output is added to a tensor of its shape and used nowhere else, found none"
         )
     return {name: fusion.last for name, fusion in found.items()}
 
