@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.cases import randomise
 from tests.surgery.fused import RELU, WAITED, Block, X, gated_and_fused, gradients
-from whatwhere import ChannelAttention, Seq, SpatialAttention, attend
+from whatwhere import ChannelAttention, Seq, SpatialAttention, attend, build
 from whatwhere.study.networks import SmallResNet
 from whatwhere.surgery import fuse
 
@@ -55,6 +55,17 @@ def test_gates_are_equal_in_values_gradients_and_statistics(name, passes):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9 * float(largest))
     for one, other in zip(fused.buffers(), model.buffers(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", ["se", "spatial", "cbam"])
+def test_the_last_pass_may_overwrite_its_tensor(name, kernels):
+    gate, x, residual = randomise(build(name, 3)), X.clone(), torch.randn_like(X)
+    gate = gate.gates if name == "cbam" else gate
+    with torch.no_grad():
+        expected = (gate(x) + residual).relu()
+        x, finish = gate.last_pass(x)
+        assert finish(x, residual=residual, activation="relu", inplace=True) is x
+    torch.testing.assert_close(x, expected)
 
 
 def test_a_gate_whose_output_is_used_twice_runs_once(passes):
