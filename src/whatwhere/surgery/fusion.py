@@ -48,9 +48,7 @@ def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
     attention: Any = site._modules[CHILD]
     fusion: Fusion | None = attention.fusion
-    if fusion is None or torch.compiler.is_compiling():
-        return attention(output)
-    if not _may_wait(site, fusion, output):
+    if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
         return attention(output)
     inplace = fusion.inplace and not site.training and not torch.is_grad_enabled()
     gates = attention._modules.get("gates", attention)  # those of a CBAM
