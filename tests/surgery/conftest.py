@@ -2,18 +2,18 @@
 
 import pytest
 
-from whatwhere.surgery import deferred
+from whatwhere.surgery.deferred import Deferred
 
 
 @pytest.fixture
 def passes(kernels, monkeypatch):
     """What every pass of a gate that waited did at its end."""
     seen = []
-    cbam = deferred.cbam
+    run = Deferred._run
 
-    def spy(x, *, residual, activation, inplace, **options):
-        seen.append((residual is not None, activation, inplace))
-        return cbam(x, residual=residual, activation=activation, inplace=inplace, **options)
+    def spy(self, *, activation, inplace):
+        seen.append((self._residual is not None, activation, inplace))
+        return run(self, activation=activation, inplace=inplace)
 
-    monkeypatch.setattr(deferred, "cbam", spy)
+    monkeypatch.setattr(Deferred, "_run", spy)
     return seen

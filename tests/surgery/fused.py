@@ -15,8 +15,8 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 RELU, ADD, WAITED = (True, "relu", False), (True, None, False), (False, None, False)
 
 
-def gated_and_fused(model, **options):
-    attend(model, "cbam", start="paper", **options)
+def gated_and_fused(model, gate="cbam", *, example=None, **options):
+    attend(model, gate, start="paper", example=example, **options)
     for name, parameter in model.named_parameters():
         if ".attention." in name:
             nn.init.normal_(parameter, std=0.5)
@@ -24,7 +24,7 @@ def gated_and_fused(model, **options):
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 2.0)
     fused = copy.deepcopy(model)
-    return model, fused, fuse(fused)
+    return model, fused, fuse(fused, example=example)
 
 
 def small():

@@ -114,7 +114,7 @@ def test_blocks_end_as_they_are_written(name, passes):
     randomise(model)
     fused = copy.deepcopy(model)
     if expected_pass is None:
-        with pytest.raises(ValueError, match=r"Block to have a channel .* found none"):
+        with pytest.raises(ValueError, match=r"Block to have a gate, .* found none"):
             fuse(fused)
         return
     fuse(fused)
@@ -129,6 +129,9 @@ def test_blocks_end_as_they_are_written(name, passes):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     if name == "kept":
         torch.testing.assert_close(fused.kept + 0, model.kept)
+
+
+INSIDE = ["bn.attention", *(f"bn.attention.gates.{n}" for n in ("spatial", "channel.activation"))]
 
 
 class Keeping(nn.BatchNorm2d):
@@ -162,7 +165,7 @@ def test_memory_is_reused_only_where_nobody_else_has_it(site, reused, passes):
     assert torch.equal(kept[0], before)
 
 
-@pytest.mark.parametrize("place", ["bn", "bn.attention", "relu", "conv", ""])
+@pytest.mark.parametrize("place", ["bn", *INSIDE, "relu", "conv", ""])
 @pytest.mark.parametrize("kind", ["forward", "full_backward", "forward_pre"])
 def test_hooks_see_what_they_would_have_seen(place, kind, kernels):
     inplace = kind != "full_backward"  # which torch itself does not take together

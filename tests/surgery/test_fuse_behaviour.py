@@ -156,24 +156,12 @@ def test_memory_formats_are_kept(kernels):
 def test_where_nothing_fuses_it_is_refused():
     model = SmallResNet(5)
     keys = list(model.state_dict())
-    for gate in ("se", "spatial"):
-        with pytest.raises(ValueError, match=r"channel and then a spatial gate .* found none"):
-            attend(model, gate, fuse=True)
-    with pytest.raises(ValueError, match=r"found none"):
+    with pytest.raises(ValueError, match=r"to have a gate, .* whose output is added .* found none"):
         attend(model, "cbam", where="stem.0", fuse=True)
-    with pytest.raises(ValueError, match=r"found none"):
+    with pytest.raises(ValueError, match=r"no Par, .* found none"):
         attend(model, "cbam", order="channel+spatial", fuse=True)
     assert list(model.state_dict()) == keys
     assert attached(model) == ()
-
-
-def test_norms_inside_gates_fuse_in_evaluation_alone(passes):
-    model, fused, _ = gated_and_fused(
-        SmallResNet(5, channels=(8,), blocks=(1,)), dialect="official"
-    )
-    for training in (True, False):
-        torch.testing.assert_close(fused.train(training)(X), model.train(training)(X))
-    assert passes == [RELU]
 
 
 class Test_a_gate_that_waits:  # noqa: N801

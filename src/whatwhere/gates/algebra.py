@@ -3,7 +3,8 @@
 ``Gate(keep, statistics, mix, activation)`` is one gate; ``composition`` puts several together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ from whatwhere.ops import (
 Keep = Literal["C", "S", "T"]
 Kind = Literal["what", "where", "when", "joint"]
 Start = Literal["paper", "identity"]
+# The tensor a last pass goes over, and what runs it, with residual, activation and inplace as
+# those of ``ops.apply_gates``.
+LastPass = tuple[Tensor, Callable[..., Tensor]]
 
 KINDS: dict[Keep, Kind] = {"C": "what", "S": "where", "T": "when"}
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -137,9 +141,14 @@ class Gate(nn.Module):
             gate: Tensor = self.activation(mix(descriptors))
         return gate
 
+    def last_pass(self, x: Tensor) -> LastPass:
+        """Compute the gate, and leave its application to the caller."""
+        return x, partial(gated, gates={self.keep: self.gate(x)})
+
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        return gated(x, {self.keep: self.gate(x)})
+        x, finish = self.last_pass(x)
+        return finish(x)
 
     def extra_repr(self) -> str:
         """Kept axes and statistics, for printing."""
@@ -156,13 +165,23 @@ def identity_activation(owner: str, activation: ActivationName) -> ActivationNam
     return "double_sigmoid"
 
 
-def gated(x: Tensor, gates: dict[Keep, Tensor]) -> Tensor:
-    """x times gates of different kinds, in one pass."""
-    if not gates:
+def gated(
+    x: Tensor,
+    gates: dict[Keep, Tensor],
+    *,
+    residual: Tensor | None = None,
+    activation: Literal["relu"] | None = None,
+    inplace: bool = False,
+) -> Tensor:
+    """relu?(x times gates of different kinds + residual), in one pass."""
+    if not gates and residual is None and activation is None:
         return x
     return apply_gates(
         x,
         channel_gate=gates.get("C"),
         spatial_gate=gates.get("S"),
         temporal_gate=gates.get("T"),
+        residual=residual,
+        activation=activation,
+        inplace=inplace,
     )

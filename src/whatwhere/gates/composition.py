@@ -1,5 +1,6 @@
 """Several gates as one: ``Seq`` one after another, ``Par`` side by side on the same x."""
 
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -12,6 +13,7 @@ from whatwhere.gates.algebra import (
     Gate,
     Keep,
     Kind,
+    LastPass,
     Start,
     gated,
     identity_activation,
@@ -45,23 +47,15 @@ class Seq(nn.Module):
             x = apply_gate(x, gate)
         return total
 
-    def as_cbam(self, x: Tensor) -> dict[str, Any] | None:
-        """The arguments, beside x, of ``ops.cbam`` that make it these gates.
-
-        None unless they are a channel and then a spatial gate that nobody hooks into.
-        """
-        parts = cast("list[nn.Module]", list(self._modules.values()))
-        return as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
-        arguments = self.as_cbam(x)
+    def last_pass(self, x: Tensor) -> LastPass:
+        """Compute what comes before the last pass: nothing, where ``ops.cbam`` is all of it."""
+        parts: list[Any] = list(self._modules.values())
+        arguments = as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
         if arguments is not None:
-            return cbam(x, **arguments)
+            return x, partial(cbam, **arguments)
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
         # positions after one over channels, which pools x · gate without writing it.
         waiting: dict[Keep, Tensor] = {}
-        parts: Any = self.children()
         for part in parts:
             if not is_plain_gate(part):
                 x, waiting = part(gated(x, waiting)), {}
@@ -70,7 +64,12 @@ class Seq(nn.Module):
                 waiting = {part.keep: part.values(x)}
             else:
                 waiting[part.keep] = part.values(x, channel_gate=waiting.get("C"))
-        return gated(x, waiting)
+        return x, partial(gated, gates=waiting)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The gated x: same shape and dtype as x."""
+        x, finish = self.last_pass(x)
+        return finish(x)
 
 
 class Par(nn.Module):

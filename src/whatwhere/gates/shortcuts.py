@@ -27,6 +27,7 @@ def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
     return (
         isinstance(module, Gate)
         and kind.forward is Gate.forward
+        and kind.last_pass is Gate.last_pass
         and kind.gate is Gate.gate
         and kind.values is Gate.values
         and quiet(module)

@@ -5,15 +5,13 @@ A residual block goes on with ``out += shortcut`` and a ReLU, two more passes ov
 other use it is the tensor it stands for, which is computed then.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
-
-from whatwhere.ops import cbam
 
 Last = Literal["add", "relu"]
 
@@ -44,21 +42,21 @@ OPERATORS = (
 
 
 class Deferred:
-    """cbam(x), or cbam(x) + residual, that nobody has asked the values of.
+    """finish(x), or finish(x, residual=...), that nobody has asked the values of.
 
     Args:
-        x: what is gated.
-        arguments: of ``cbam``, beside x and what follows.
+        x: what a gate's last pass goes over.
+        finish: that pass; both as from the gate's ``last_pass``.
         last: what ends the wait: "add" or, if a ReLU follows it, "relu".
         inplace: whether x may be overwritten. It is where the block's own operations are in
             place too, so that nobody can ask for the values before.
     """
 
     def __init__(
-        self, x: Tensor, arguments: Mapping[str, Any], *, last: Last, inplace: bool
+        self, x: Tensor, finish: Callable[..., Tensor], *, last: Last, inplace: bool
     ) -> None:
         self._x = x
-        self._arguments = arguments
+        self._finish = finish
         self._last = last
         self._inplace = inplace
         self._recording = torch.is_grad_enabled()
@@ -81,7 +79,7 @@ class Deferred:
         self._check_recording()
         total = self
         if not inplace:
-            total = Deferred(self._x, self._arguments, last=self._last, inplace=False)
+            total = Deferred(self._x, self._finish, last=self._last, inplace=False)
             self._inplace = False
         total._residual = other
         total._versions = (self._versions[0], _version(other))
@@ -124,7 +122,7 @@ class Deferred:
                 "a gate that waited finds its input or the shortcut changed in place meanwhile: "
                 "attend this network without fuse=True"
             )
-        return cbam(x, **self._arguments, residual=residual, activation=activation, inplace=inplace)
+        return self._finish(x, residual=residual, activation=activation, inplace=inplace)
 
     @classmethod
     def __torch_function__(

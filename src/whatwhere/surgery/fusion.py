@@ -11,13 +11,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from whatwhere.evaluation import evaluating
-from whatwhere.gates import Seq
-from whatwhere.gates.shortcuts import global_hooks, quiet
+from whatwhere.gates import CBAM, Activation, DenseMix, PositionConv, Seq
+from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS
+from whatwhere.gates.shortcuts import global_hooks, is_plain_gate, quiet
 from whatwhere.ops.routing import route
 from whatwhere.surgery.deferred import Deferred, Last
 from whatwhere.surgery.gated import CHILD, gated_sites
 from whatwhere.surgery.trace import Node, Trace, trace
+
+# What gates are made of, beside the gates themselves. A ``Par`` has no last pass to give away: its
+# gate is as large as x, and multiplied by plain PyTorch.
+_PARTS = frozenset(
+    {CBAM, Seq, DenseMix, PositionConv, Activation, nn.Linear}
+    | {*CONVOLUTIONS.values(), *BATCH_NORMS.values()}
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class Fusion:
         last: "add", or "relu" for a ReLU after it.
         inplace: whether the site, in eval mode, makes a tensor that nobody but the gate reads:
             one of its own, and it is a module of torch's, which keep none for later.
-        passed: the modules, beside the site, that are given what waits or return it; their hooks
-            would see it.
+        passed: the modules, beside the site and its gate, that are given what waits or return
+            it; their hooks would see it.
     """
 
     last: Last
@@ -41,39 +48,34 @@ def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
     attention: Any = site._modules[CHILD]
     fusion: Fusion | None = attention.fusion
-    if fusion is None or torch.compiler.is_compiling():
-        return attention(output)
-    arguments = _arguments(site, fusion, output)
-    if arguments is None:
+    if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
         return attention(output)
     inplace = fusion.inplace and not site.training and not torch.is_grad_enabled()
-    return Deferred(
-        output, arguments, last=fusion.last, inplace=inplace and not output.requires_grad
-    )
+    gates = attention._modules.get("gates", attention)  # those of a CBAM
+    x, finish = gates.last_pass(output)
+    return Deferred(x, finish, last=fusion.last, inplace=inplace and not output.requires_grad)
 
 
-def _arguments(site: nn.Module, fusion: Fusion, x: Tensor) -> dict[str, Any] | None:
-    if (
+def _may_wait(site: nn.Module, fusion: Fusion, x: Tensor) -> bool:
+    return (
         type(x) is Tensor
         and len(site._forward_hooks) == 1
         and not (site._backward_hooks or site._backward_pre_hooks or global_hooks())
         and all(map(quiet, fusion.passed))
-        and route("cbam", x, ("mean", "max")) is not None
-    ):
-        arguments: dict[str, Any] | None = _gates(site).as_cbam(x)
-        return arguments
-    return None
+        and _is_plain(cast(nn.Module, site._modules[CHILD]))
+        and route("apply_gates", x, ()) is not None
+    )
 
 
-def _gates(site: nn.Module) -> Any:
-    attention: Any = site._modules[CHILD]
-    return attention._modules.get("gates", attention)
+def _is_plain(module: Any) -> bool:
+    """Whether a gate ends in its ``last_pass``, and nobody sees what happens inside."""
+    known = quiet(module) if type(module) in _PARTS else is_plain_gate(module)
+    return known and all(map(_is_plain, module._modules.values()))
 
 
 def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
     """Let gates of an attended network add the shortcut and apply the ReLU in their last pass.
 
-    Gates that are a channel and then a spatial one can, as ``CBAM`` is unless told otherwise.
     Equal up to rounding, and so are gradients. ``attend(..., fuse=True)`` does this; a network
     whose gates came from a checkpoint needs it anew.
 
@@ -101,24 +103,24 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
             users[each].append(node)
     found: dict[str, Fusion] = {}
     for site, description in gated_sites(model):
-        fusion = _fusion(model, run, users, description.site, _gates(site))
+        fusion = _fusion(model, run, users, description.site)
         if fusion is not None:
             found[description.site] = fusion
             cast(Any, site._modules[CHILD]).fusion = fusion
     if not found:
         raise ValueError(
-            f"fuse: expected {type(model).__name__} to have a channel and then a spatial gate "
+            f"fuse: expected {type(model).__name__} to have a gate, of this library and no Par, "
             "whose output is added to a tensor of its shape and used nowhere else, found none"
         )
     return {name: fusion.last for name, fusion in found.items()}
 
 
 def _fusion(
-    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str, gates: nn.Module
+    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str
 ) -> Fusion | None:
     gate = f"{site}.{CHILD}"
     own = [node for name, node in run.passed if name == gate]
-    if len(own) != 2 or not _is_cbam(gates, own[0]):
+    if len(own) != 2 or not _is_plain(model.get_submodule(gate)):
         return None
     x, gated = own
     total = _only_sum(users, gated)
@@ -131,7 +133,11 @@ def _fusion(
         and after[0].operation in ("relu", "relu_")
     )
     held = {gated, total} if relu else {gated}
-    passed = dict.fromkeys(name for name, node in run.passed if node in held and name != site)
+    passed = dict.fromkeys(
+        name
+        for name, node in run.passed
+        if node in held and name != site and not f"{name}.".startswith(f"{gate}.")
+    )
     return Fusion(
         last="relu" if relu else "add",
         inplace=x.module == site
@@ -140,14 +146,6 @@ def _fusion(
         and all(f"{node.module}.".startswith(f"{gate}.") for node in users[x]),
         passed=tuple(map(model.get_submodule, passed)),
     )
-
-
-def _is_cbam(gates: nn.Module, x: Node) -> bool:
-    if not isinstance(gates, Seq):
-        return False
-    weight = next(gates.parameters())
-    with evaluating(gates):
-        return gates.as_cbam(torch.empty(x.shape, dtype=weight.dtype, device="meta")) is not None
 
 
 def _only_sum(users: dict[Node, list[Node]], gated: Node) -> Node | None:
