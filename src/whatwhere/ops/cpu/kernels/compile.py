@@ -1,16 +1,16 @@
 """From a kernel in Python to object code."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from llvmlite import binding
-from numba import njit, types
+from numba import types
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
 from whatwhere.ops.cpu.kernels import backward, forward, primitives, primitives_backward
-from whatwhere.ops.cpu.kernels.simd import OPTIONS
+from whatwhere.ops.cpu.kernels.simd import function
 from whatwhere.ops.cpu.kernels.vector import BFLOAT16, FLOAT16
 
 ENTRIES = {
@@ -39,9 +39,11 @@ def compile_kernel(name: str, storage: str) -> bytes:
     """Object code with the symbol ``whatwhere_NAME_STORAGE``: a C function of one address."""
     symbol = f"whatwhere_{name}_{storage}"
     pointer = types.CPointer(STORAGE[storage])
-    with global_compiler_lock, _unoptimised():
-        compiled: Any = njit(types.void(pointer), **OPTIONS)(ENTRIES[name])
-    [result] = compiled.overloads.values()
+    with global_compiler_lock, _in_haste():
+        compiled = function(ENTRIES[name])
+        compiled.compile((pointer,))
+        [result] = compiled.overloads.values()
+        result.library.finalize()
     # Numba's own convention passes the places of a result and of an error before the arguments.
     wrapper = f"""
 define void @{symbol}(ptr %arguments) {{
@@ -59,25 +61,31 @@ define void @{symbol}(ptr %arguments) {{
 
 
 @contextmanager
-def _unoptimised() -> Iterator[None]:
-    # Numba optimises each function again in all that call it; once, at the end, is enough.
-    level = config.OPT
+def _in_haste() -> Iterator[None]:
+    # Numba optimises each function again in all that call it; once, at the end, is enough. What it
+    # builds meanwhile stays, and looking through it for garbage takes a tenth of the time.
+    level, collecting = config.OPT, gc.isenabled()
     config.OPT = type(level)(0)
+    gc.disable()
     try:
         yield
     finally:
         config.OPT = level
+        if collecting:
+            gc.enable()
 
 
 def _machine_code(module: binding.ModuleRef) -> bytes:
     machine = binding.Target.from_triple(module.triple).create_target_machine(
         cpu=binding.get_host_cpu_name(),
         features=binding.get_host_cpu_features().flatten(),
-        opt=3,
+        opt=2,
         reloc="default",
         codemodel="jitdefault",
     )
-    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    tuning = binding.create_pipeline_tuning_options(speed_level=2)
+    # Loops say themselves what runs side by side.
+    tuning.loop_vectorization = tuning.slp_vectorization = False
     builder = binding.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     code: bytes = machine.emit_object(module)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core.compiler import Compiler
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin
 
@@ -29,7 +30,18 @@ from whatwhere.ops.cpu.kernels.vector import (
     widen,
 )
 
+
+class Translation(Compiler):
+    """Numba's compiler up to LLVM's language; machine code is made once, of the whole kernel."""
+
+    def define_pipelines(self) -> Any:
+        """Numba's own passes."""
+        self.state.flags.no_compile = True
+        return super().define_pipelines()
+
+
 OPTIONS = {
+    "pipeline_class": Translation,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
     "nogil": True,
@@ -46,7 +58,15 @@ def _jit(**options: Any) -> Callable[[Any], Any]:
         def get_call_template(args: Any, kws: Any) -> Any:
             return template([types.unliteral(kind) for kind in args], kws)
 
+        # There is no machine code to call: what calls finds the function by a name of its own.
+        def add_overload(result: Any) -> None:
+            name = object()
+            context = result.target_context
+            context.insert_user_function(name, result.fndesc, [result.library])
+            compiled.overloads[tuple(result.signature.args)] = result._replace(entry_point=name)
+
         compiled.get_call_template = get_call_template
+        compiled.add_overload = add_overload
         return compiled
 
     return decorate
