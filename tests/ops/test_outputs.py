@@ -14,7 +14,7 @@ from whatwhere.ops.cpu.primitives import _plan as primitives_plan
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_results_are_laid_out_as_x_is(shape, layout):
     x = torch.zeros(shape).contiguous(memory_format=layout)
-    y = outputs.empty_like(x)
+    y = outputs.large_like(x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     if x.numel() > 0:  # without elements every layout is contiguous
         assert y.is_contiguous(memory_format=layout)
@@ -25,7 +25,7 @@ def test_only_whole_pages_inside_the_result_are_asked_for(monkeypatch):
     monkeypatch.setattr(outputs, "_advise", lambda: lambda *arguments: asked.append(arguments))
     for megabytes in (1, 3, 5, 9):
         asked.clear()
-        y = outputs.empty_like(torch.empty(1, megabytes * 2**18))
+        y = outputs.large_like(torch.empty(1, megabytes * 2**18))
         pages = y.nbytes // outputs.PAGE
         for start, size, _ in asked:
             assert start % outputs.PAGE == size % outputs.PAGE == 0
@@ -39,7 +39,7 @@ def test_only_whole_pages_inside_the_result_are_asked_for(monkeypatch):
 
 def test_works_where_there_is_no_such_call(monkeypatch):
     monkeypatch.setattr(outputs, "_advise", lambda: None)
-    assert outputs.empty_like(torch.zeros(1, 2**20)).shape == (1, 2**20)
+    assert outputs.large_like(torch.zeros(1, 2**20)).shape == (1, 2**20)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from whatwhere.ops import raw
 from whatwhere.ops.cpu.cbam import Plan, backward, forward, plan
 from whatwhere.ops.cpu.fallback import or_by_specification
 from whatwhere.ops.cpu.native import SUPPORTED, KernelError, kernel, trouble
-from whatwhere.ops.cpu.outputs import empty_like
+from whatwhere.ops.cpu.outputs import empty_like, large_like
 from whatwhere.ops.cpu.primitives import (
     apply_gates,
     apply_gates_,
@@ -150,7 +150,7 @@ def cbam_again(
     inplace: bool,
 ) -> Tensor:
     """``cbam`` by a plan from ``plan_again``; nothing is kept for a backward pass."""
-    y = x if inplace else empty_like(x)
+    y = x if inplace else large_like(x)
     forward(p, x, weights, residual, relu, y, None)
     if inplace and not x.is_inference():
         increment_version(x)

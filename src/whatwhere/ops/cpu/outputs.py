@@ -60,7 +60,16 @@ def goes_past(row: int, elements: int, dtype: torch.dtype) -> bool:
 def empty_like(x: Tensor) -> Tensor:
     """A tensor without values in the shape, dtype and layout of x."""
     # By the layout, not by x's strides, which tell nothing where an axis has one element or none.
-    y = torch.empty_like(x, memory_format=memory_format(x))
+    return torch.empty_like(x, memory_format=memory_format(x))
+
+
+def large_like(x: Tensor) -> Tensor:
+    """The same in large pages, for inference: for what is soon freed, and soon wanted again.
+
+    Between the steps of a training a virtual machine's host may take free large pages away, and
+    giving them back then takes it longer than many small ones.
+    """
+    y = empty_like(x)
     size = y.nbytes
     if size >= PAGE:
         advise = _advise()
