@@ -121,10 +121,8 @@ def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
     """Put described gates back into a network of the same shape, as loading a checkpoint does.
 
     Raises:
-        ValueError: a site is missing, or the network has gates already.
+        ValueError: a site is missing or has a gate already. The network is then unchanged.
     """
-    if attached(model):
-        raise ValueError("reattach: expected a network without gates; call detach(model) first")
     modules = dict(model.named_modules())
     missing = [
         each.site
@@ -134,7 +132,7 @@ def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
     if missing:
         raise ValueError(
             f"reattach: expected {type(model).__name__} to have the modules {missing} without an "
-            f"attribute {CHILD!r}; is it the network the gates were made for?"
+            f"attribute {CHILD!r}; is it the network the gates were made for, without gates there?"
         )
     built = [
         build(each.gate, each.channels, ndim=each.ndim, start=each.start, **each.options)
@@ -161,11 +159,18 @@ def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
     return tuple(description for _, description in found)
 
 
-def detach(model: nn.Module) -> tuple[AttachedGate, ...]:
-    """Take out every gate that ``attend`` put in; the network has its very modules again.
+def detach(model: nn.Module, *, sites: Sequence[str] | None = None) -> tuple[AttachedGate, ...]:
+    """Take out gates that ``attend`` put in; a network without any has its very modules again.
+
+    Args:
+        model: the network.
+        sites: the names of the sites to take them from; all of them if not given.
 
     Returns:
         The descriptions of the gates taken out.
+
+    Raises:
+        ValueError: one of the sites has no gate. The network is then unchanged.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> keys = list(network.state_dict())
@@ -174,6 +179,12 @@ def detach(model: nn.Module) -> tuple[AttachedGate, ...]:
     (1, True)
     """
     found = gated_sites(model)
+    if sites is not None:
+        gated = [description.site for _, description in found]
+        unknown = [name for name in sites if name not in gated]
+        if isinstance(sites, str) or unknown:
+            raise ValueError(f"detach: expected names among the gated sites {gated}, got {sites!r}")
+        found = [(site, description) for site, description in found if description.site in sites]
     for site, _ in found:
         for key, hook in list(site._forward_hooks.items()):
             if hook is apply_attention:
