@@ -3,6 +3,8 @@
 from whatwhere.surgery.attach import Report, attached, attend, detach, reattach
 from whatwhere.surgery.fusion import fuse
 from whatwhere.surgery.gated import AttachedGate
+from whatwhere.surgery.groups import parameter_groups
+from whatwhere.surgery.life import described
 from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
 
 __all__ = [
@@ -14,8 +16,10 @@ __all__ = [
     "attached",
     "attend",
     "block_sites",
+    "described",
     "detach",
     "fuse",
     "named_sites",
+    "parameter_groups",
     "reattach",
 ]

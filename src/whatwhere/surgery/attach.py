@@ -21,6 +21,7 @@ from whatwhere.surgery.deferred import Last
 from whatwhere.surgery.fusion import apply_attention
 from whatwhere.surgery.fusion import fuse as fuse_gates
 from whatwhere.surgery.gated import CHILD, AttachedGate, gated_sites
+from whatwhere.surgery.life import describe_in_state_dict
 from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
 from whatwhere.surgery.trace import trace
 
@@ -87,7 +88,6 @@ def attend(
             already, or an argument is bad. The network is then unchanged.
 
     The network keeps its modules and their names; only keys with ``.attention.`` are new.
-    ``nn.SyncBatchNorm.convert_sync_batchnorm`` drops hooks, so call it before ``attend``.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> print(attend(network, "se", where="0", reduction_ratio=4))
@@ -154,7 +154,7 @@ def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
         if apply_attention not in site._forward_hooks.values():
             raise RuntimeError(
                 f"the gate {description.site}.{CHILD} is no longer applied: its hook was "
-                "dropped, as convert_sync_batchnorm does; convert first, then attend"
+                "dropped; detach(model) takes it out, and attend puts one in again"
             )
     return tuple(description for _, description in found)
 
@@ -272,5 +272,5 @@ def _check_runs(model: nn.Module, sites: Sequence[Site], example: Tensor | None)
 def _attach(site: nn.Module, gate: nn.Module, description: AttachedGate) -> None:
     cast(Any, gate).attachment = description
     cast(Any, gate).fusion = None
-    site.add_module(CHILD, gate.train(site.training))
-    site.register_forward_hook(apply_attention)
+    describe_in_state_dict(gate)
+    site.add_module(CHILD, gate.train(site.training))  # life.follow has the site apply it

@@ -46,7 +46,12 @@ class Fusion:
 
 def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
-    attention: Any = site._modules[CHILD]
+    attention: Any = site._modules.get(CHILD)
+    if attention is None:  # fusing and quantising move a module's hooks to the one in its place
+        raise RuntimeError(
+            f"a {type(site).__name__} took the place and the hooks of a module with a gate, and "
+            "not the gate: prepare, fuse or convert the network first, then attend"
+        )
     fusion: Fusion | None = attention.fusion
     if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
         return attention(output)
