@@ -27,6 +27,7 @@ FETCHING = {
     "checkpoint_path": "",
     "cache_dir": None,
 }
+LABELS = ("id2label", "label2id")  # in configurations of transformers: words of any kind
 LIBRARIES = (
     "torchvision.models",
     "timm.create_model",
@@ -86,16 +87,17 @@ class Recipe:
         Raises:
             ValueError: what it builds has other modules, keys, shapes, settings or hooks.
         """
-        try:
-            with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):
+            try:
+                with torch.device("meta"):
+                    built = self.build(trust=trust)
+            except ValueError:  # some builders compute with values
                 built = self.build(trust=trust)
-        except ValueError:  # some builders compute with values
-            built = self.build(trust=trust)
-        try:
-            reattach(built, attached(model))
-            difference = next(_differences(model, built), None)
-        except ValueError as error:
-            difference = str(error)
+            try:
+                reattach(built, attached(model))
+                difference = next(_differences(model, built), None)
+            except ValueError as error:
+                difference = str(error)
         if difference is not None:
             raise ValueError(
                 f"{self.network}(**{dict(self.arguments)}) builds another network than the one to "
@@ -179,21 +181,22 @@ def _is_network_builder(name: str, found: Any) -> bool:
 
 
 def _check_arguments(network: str, value: Any, name: str = "") -> None:
-    """Refuse what would have a builder read or fetch something."""
+    """Refuse what would have a builder of a known library read or fetch something."""
     fetches = bool(value) and (name in FETCHING or "pretrained" in name)
-    # timm's names of models may point to a folder or to a hub
-    elsewhere = name == "model_name" and isinstance(value, str) and bool(set(value) & set(":/"))
+    # A folder, an address, or a repository on a hub, which may hold code.
+    elsewhere = isinstance(value, str) and bool(set(value) & set(r"/\:"))
     if fetches or elsewhere:
         raise ValueError(
-            f"refused to call {network} with {name}={value!r}, which would fetch weights: the "
-            "checkpoint has them; leave it out"
+            f"refused to call {network} with {name}={value!r}, which could fetch something: the "
+            "checkpoint has the weights; leave it out, or pass a network, into=..."
         )
     if isinstance(value, Mapping):
         for key, each in value.items():
-            _check_arguments(network, each, str(key))
+            if key not in LABELS:
+                _check_arguments(network, each, str(key))
     elif isinstance(value, list | tuple):
         for each in value:
-            _check_arguments(network, each)
+            _check_arguments(network, each, name)
 
 
 def _is_hugging_face(builder: Any) -> bool:
