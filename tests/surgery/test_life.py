@@ -7,11 +7,13 @@ from importlib import import_module
 import pytest
 import timm.layers
 import torch
+import torchvision
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.ao import quantization
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, update_bn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from tests.cases import randomise
 from whatwhere import attached, attend, detach, parameter_groups
@@ -112,18 +114,24 @@ def test_sites_may_be_parametrised_and_pruned():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace")
-@pytest.mark.parametrize("trace", [torch.fx.symbolic_trace, lambda m: torch.jit.trace(m, X)])
-def test_traces_have_the_gates(trace):
-    model = gated()
-    traced, other = trace(model), torch.randn(3, 3, 24, 20)
-    torch.testing.assert_close(traced(other), model(other))
-    assert not torch.allclose(model(other), randomise_gates(copy.deepcopy(model))(other))
+@pytest.mark.parametrize(
+    "trace", [torch.fx.symbolic_trace, lambda m: torch.jit.trace(m, X.double())]
+)
+@pytest.mark.parametrize("where", ["blocks", "stages.?.?"])
+def test_traces_have_the_gates(trace, where):
+    model = gated(where=where).double()
+    traced, other = trace(model), torch.randn(3, 3, 24, 20, dtype=torch.float64)
+    expected = model(other)
+    torch.testing.assert_close(traced(other), expected)
+    detach(model)
+    assert not torch.allclose(model(other), expected)
 
 
-def randomise_gates(model):
-    for name in SITES:
-        randomise(model.get_submodule(name).attention)
-    return model
+def test_feature_extractors_of_torchvision_have_the_gates():
+    model = randomise(torchvision.models.resnet18()).eval()
+    attend(model, "cbam", where="layer?", start="paper")
+    features = create_feature_extractor(model, ["layer4"])(X)["layer4"]
+    torch.testing.assert_close(model.fc(model.avgpool(features).flatten(1)), model(X))
 
 
 def test_layouts_and_dtypes_take_the_gates_along():

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from whatwhere.gates import CBAM, Activation, DenseMix, PositionConv, Seq
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS
@@ -44,7 +45,7 @@ class Fusion:
     passed: tuple[nn.Module, ...]
 
 
-def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
+def apply_attention(site: nn.Module, _inputs: Any, output: Any) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
     attention: Any = site._modules.get(CHILD)
     if attention is None:  # fusing and quantising move a module's hooks to the one in its place
@@ -52,6 +53,9 @@ def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
             f"a {type(site).__name__} took the place and the hooks of a module with a gate, and "
             "not the gate: prepare, fuse or convert the network first, then attend"
         )
+    if isinstance(output, Proxy):  # of torch.fx, whose graph has a gate as one node
+        tracer: Any = output.tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(attention), (output,), {})
     fusion: Fusion | None = attention.fusion
     if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
         return attention(output)
