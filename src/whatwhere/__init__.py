@@ -11,8 +11,10 @@ from whatwhere.gates import (
     build,
     names,
 )
+from whatwhere.look import diagnose, record
 from whatwhere.ops import implementation
 from whatwhere.surgery import attached, attend, detach
+from whatwhere.trim import fold, prune
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,10 @@ __all__ = [
     "attend",
     "build",
     "detach",
+    "diagnose",
+    "fold",
     "implementation",
     "names",
+    "prune",
+    "record",
 ]
