@@ -105,13 +105,11 @@ class Drops:
         from scipy import stats
 
         span = self.largest - self.smallest
-        if span == 0:  # as of a network that is always right
-            span = abs(self.largest)
+        if span == 0:  # as of a network that is always right, or always wrong
+            span = 1.0 if self.largest == 0 else abs(self.largest)
         count = self.samples + 2
         mean = self.sum / count
         variance = (self.squares + 2 * span**2 - count * mean**2) / (count - 1)
-        if variance <= 0:
-            return Cost(0.0, 0.0, 0.0)  # every score is 0
         error = math.sqrt(variance / count)
         low, high = stats.t.interval(CONFIDENCE, count - 1, loc=mean, scale=error)
         return Cost(self.sum / self.samples, float(low), float(high))

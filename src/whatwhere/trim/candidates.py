@@ -92,6 +92,6 @@ def _candidate(
         reason = (
             f"constant, but {layer.reason}"
             if isinstance(layer, Unfit)
-            else f"constant, but scaling {layer} does not scale what it multiplies"
+            else f"constant, but scaling {layer} is not seen to scale what it multiplies"
         )
     return as_one if from_one <= tolerance else Left(sums.site, reason)

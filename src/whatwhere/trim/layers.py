@@ -176,6 +176,8 @@ def probe(model: nn.Module, inputs: Tensor, layer: str, gate: nn.Module, like: T
         return False
     wide = accumulation_dtype(taken.dtype)
     expected = taken.to(wide) * factor.to(taken.device, wide).reshape(-1, *(1,) * (taken.ndim - 2))
+    if not expected.any():  # which says nothing
+        return False
     allowed = ROUNDINGS * torch.finfo(taken.dtype).eps * expected.abs().max()
     return bool(((after.to(wide) - expected).abs() <= allowed).all())
 
