@@ -83,7 +83,7 @@ def test_costs_and_intervals_are_those_computed_by_hand():
     ):
         after = (means * constant).argmax(1) == labels
         drops = right.double().numpy() - after.double().numpy()
-        assert set(drops) == {-1, 0, 1}
+        assert set(drops) >= {-1, 1}
         assert cost.mean == pytest.approx(drops.mean(), abs=1e-12)
         assert (cost.low, cost.high) == pytest.approx(interval(drops))
 
