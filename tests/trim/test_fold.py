@@ -201,6 +201,7 @@ def test_several_outputs_are_each_compared_with_their_own_size():
     attend(model, "se", where="second", example=x)
     with torch.no_grad():
         model.second.attention.mix.reduce.weight.fill_(1.0)
+        model.second.attention.mix.reduce.bias.zero_()
         model.second.attention.mix.expand.weight.fill_(0.5)
     before = model(x)
     report = fold(model, [x], tolerance=1e-2)
