@@ -121,6 +121,13 @@ def repeated():
     return Repeated()
 
 
+def zero():
+    layer = nn.Conv2d(3, 4, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer, nn.ReLU())
+
+
 LEFT = {
     "sigmoid": (lambda: sequence(nn.Conv2d(3, 4, 1), nn.Sigmoid()), "1", "passes through sigmoid"),
     "silu": (lambda: sequence(nn.Conv2d(3, 4, 1), nn.SiLU()), "1", "passes through silu"),
@@ -157,6 +164,8 @@ LEFT = {
         "1",
         "1 has no weight of its own",
     ),
+    # Of nothing, every multiple is nothing: that proves no more than that.
+    "zeros": (zero, "0", "scaling 0 is not seen to scale"),
     "pixels": (
         lambda: nn.Sequential(nn.Conv2d(3, 16, 1), nn.PixelShuffle(2)),
         "1",
