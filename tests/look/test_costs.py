@@ -118,6 +118,24 @@ def test_few_samples_that_change_nothing_prove_nothing():
     assert (report.score, report[0].advice) == (0.0, "unsure")
 
 
+def test_scores_that_are_close_together_are_still_measured_from_0():
+    model = Classifier(0.0, (0.7, 0.7))
+
+    def score(outputs, targets):
+        return 0.3 + 0.001 * outputs[:, 0]
+
+    [found] = diagnose(model, labelled(model, X[:4]), score=score)
+    assert found.cost_of_one.high > 0.15
+    assert found.advice == "unsure"
+
+    def negative(outputs, targets):
+        return -score(outputs, targets)
+
+    [found] = diagnose(model, labelled(model, X[:4]), score=negative)
+    assert found.cost_of_one.low < -0.15
+    assert found.advice == "unsure"
+
+
 def test_a_gate_that_harms_has_negative_costs():
     model = Classifier(9.0, (-9.0, -9.0))
     means = X.mean((2, 3)).argmax(1)

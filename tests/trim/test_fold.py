@@ -155,6 +155,22 @@ def test_a_fold_that_changes_the_output_too_much_is_undone():
     assert change.item() == pytest.approx(wide.change, rel=0.05)
 
 
+def test_what_is_behind_an_undone_gate_stays_as_well():
+    model = Leftover(0.255)
+    x = 1 + 0.01 * torch.randn(50, 1, 4, 4)
+    attend(model, "cbam", where="second", example=x, start="paper", kernel_size=3)
+    channel, spatial = model.second.attention.gates.children()
+    with torch.no_grad():
+        channel.mix.reduce.weight.fill_(1.0)
+        channel.mix.expand.weight.fill_(0.02)
+        spatial.mix.conv.weight.zero_()
+    y = model(x)
+    report = fold(model, [x])
+    assert report.folded == ()
+    assert [each.reason.split(",")[0] for each in report.left] == ["undone", "constant"]
+    assert torch.equal(model(x), y)
+
+
 def test_half_precision_states_what_rounding_costs():
     model = attend_constant(
         sequence(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(torch.bfloat16),

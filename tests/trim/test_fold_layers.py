@@ -17,6 +17,15 @@ class LayerNormOverChannels(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias).permute(0, 3, 1, 2)
 
 
+class LinearOverChannels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.drop = nn.Linear(4, 4), nn.Dropout()
+
+    def forward(self, x):
+        return self.drop(self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -36,6 +45,7 @@ FOLDABLE = {
     "grouped": ([nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 3, groups=2)], "1"),
     "transposed": ([nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, 4, 3)], "1"),
     "transposed, grouped": ([nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, 4, 3, groups=2)], "1"),
+    "linear": ([nn.Conv2d(3, 4, 3), LinearOverChannels()], "1.linear"),
     "relu": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)], "1"),
     "leaky relu": ([nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2)], "0"),
     "max pool": ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)], "0"),

@@ -104,9 +104,9 @@ class Drops:
         """The mean with its interval, see ``Cost``."""
         from scipy import stats
 
-        span = self.largest - self.smallest
-        if span == 0:  # as of a network that is always right, or always wrong
-            span = 1.0 if self.largest == 0 else abs(self.largest)
+        span = max(self.largest, 0.0) - min(self.smallest, 0.0)
+        if span == 0:  # as of a network that is always wrong
+            span = 1.0
         count = self.samples + 2
         mean = self.sum / count
         variance = (self.squares + 2 * span**2 - count * mean**2) / (count - 1)

@@ -18,9 +18,9 @@ class Cost:
     Attributes:
         mean: of the drops, sample by sample.
         low: end of their 95% interval: Student's t over the samples' drops and two drops more, of
-            plus and minus the span of the scores (if they are all the same, their size, or 1).
-            With these, n samples that all keep their score say that the drop is below about 3 / n
-            of the span, not that it is 0.
+            plus and minus the span of the scores and 0 (1 if all are 0). With these, n samples
+            that all keep their score say that the drop is below about 3 / n of the span, not that
+            it is 0.
         high: the other end.
     """
 

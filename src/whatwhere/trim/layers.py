@@ -1,9 +1,9 @@
 """The layer that a constant gate can become part of: finding it, scaling it, and the proof of that.
 
-What a gate multiplies was made by a convolution or a norm, perhaps with steps between that
-multiples pass through: relu(c · x) = c · relu(x) for c ≥ 0. It is found in one run of the network
-(``surgery.trace``), not by class names; that scaling the layer's weight and bias scales what the
-gate sees is tried out on data.
+What a gate multiplies was made by a convolution, a linear layer or a norm, perhaps with steps
+between that multiples pass through: relu(c · x) = c · relu(x) for c ≥ 0. It is found in one run of
+the network (``surgery.trace``), not by class names; that scaling the layer's weight and bias scales
+what the gate sees is tried out on data.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from whatwhere.ops import accumulation_dtype
 from whatwhere.surgery.trace import Node, Trace
 
-LINEAR_LAYERS = ("convolution", "batch_norm", "group_norm", "layer_norm")
+LAYERS = ("convolution", "batch_norm", "group_norm", "layer_norm")
 # f(c · x) = c · f(x) for every c > 0, also one per channel.
 HOMOGENEOUS = frozenset(
     {
@@ -66,7 +66,7 @@ class Graph:
         inside = [f"{user.module}.".startswith(f"{gate}.") for user in self._alive(node)]
         if not all(inside) or node in self.outputs:
             return Unfit("what it multiplies is used elsewhere too")
-        while not any(layer in node.operation for layer in LINEAR_LAYERS):
+        while not self._is_layer(node):
             before = _scaled_input(node)
             if before is None:
                 return Unfit(f"no multiple passes through {node.operation} before it")
@@ -77,6 +77,11 @@ class Graph:
 
     def _alive(self, node: Node) -> list[Node]:
         return [user for user in self.users[node] if user not in self.dead]
+
+    def _is_layer(self, node: Node) -> bool:
+        # A linear layer, of channels on the last axis, is one operation or several.
+        linear = isinstance(self.model.get_submodule(node.module), nn.Linear)
+        return linear or any(layer in node.operation for layer in LAYERS)
 
     def _checked(self, name: str) -> str | Unfit:
         layer = self.model.get_submodule(name)
