@@ -25,9 +25,9 @@ from whatwhere.trim.parts import attached_gates, take_out
 class Folded:
     """A gate that was constant: its name, what it became part of, its mean and its deviation.
 
-    ``into`` is the name of a convolution, linear layer or norm; None for a gate that was one, and just went.
-    ``deviation`` is the largest distance of any entry, on any input, from what it was taken for:
-    its channel's mean, or one.
+    ``into`` is the name of a convolution, linear layer or norm; None for a gate that was one, and
+    just went. ``deviation`` is the largest distance of any entry, on any input, from what it was
+    taken for: its channel's mean, or one.
     """
 
     gate: str
@@ -71,8 +71,8 @@ def fold(model: nn.Module, data: Iterable[Any], *, tolerance: float = 1e-3) -> F
     A gate is constant if no entry, on any input, is further than ``tolerance`` from its channel's
     mean; a where or when gate, and one over all channels, from its only mean. The mean is
     multiplied into the weight and bias of the layer (convolution, linear, norm) that made what the
-    gate multiplies: directly
-    before it, or before steps that multiples pass through (ReLU, leaky ReLU, pooling, dropout).
+    gate multiplies: directly before it, or before steps that multiples pass through (ReLU, leaky
+    ReLU, pooling, dropout).
     Only a gate at the front of its site goes this way, for those behind it see what it gated;
     behind it, and where there is no such layer, a gate goes if it is one up to ``tolerance``.
 
