@@ -27,14 +27,9 @@ class Report:
             f"{self.parameters_added:,} parameters added"
         ]
         for site in self.sites:
-            size = "×".join(str(length) for length in site.resolution)
-            line = f"  {site.name:<{width}}  {site.channels:>5} channels  {size}"
-            if site.argument is not None:
-                line += f"  before it, on argument {site.argument!r}"
-            if site.runs > 1:
-                line += f"  runs {site.runs} times"
+            line = f"  {site.name:<{width}}  {site.size}{site.remarks}"
             if site.name in self.fused:
                 line += "  fused with add" + (", relu" if self.fused[site.name] == "relu" else "")
-            lines.append(line + (f"  ({site.note})" if site.note else ""))
+            lines.append(line)
         lines += [f"  skipped {each.name}: {each.reason}" for each in self.skipped]
         return "\n".join(lines)

@@ -108,7 +108,7 @@ def _leaves(before: Sequence[int], after: Sequence[int], users: Sequence[Node]) 
     if not after or (prod(after) == 1 and prod(before) > 1):
         # Pooled globally or flattened: the end, unless the map goes on beside its descriptor.
         return all(prod(user.resolution) <= 1 for user in users)
-    if len(after) != len(before):
+    if len(after) != len(before) or 0 in (*before, *after):
         return False
     if _ratio(before, after) >= FACTOR:
         return all(a >= b for a, b in zip(before, after, strict=True))

@@ -39,15 +39,24 @@ class Site:
         """Position axes of the feature map."""
         return len(self.resolution)
 
+    @property
+    def size(self) -> str:
+        """Channels and resolution in words."""
+        return f"{self.channels:>5} channels  {'×'.join(map(str, self.resolution))}"
+
+    @property
+    def remarks(self) -> str:
+        """What is unusual about the place, in words; often nothing."""
+        text = ""
+        if self.argument is not None:
+            text += f"  before it, on argument {self.argument!r}"
+        if self.runs > 1:
+            text += f"  runs {self.runs} times"
+        return text + (f"  ({self.note})" if self.note else "")
+
     def __str__(self) -> str:
         """The site in a line."""
-        size = "×".join(str(length) for length in self.resolution)
-        line = f"{self.name}  {self.kind}  {self.channels} channels  {size}"
-        if self.argument is not None:
-            line += f"  its argument {self.argument!r}"
-        if self.runs > 1:
-            line += f"  runs {self.runs} times"
-        return line + (f"  ({self.note})" if self.note else "")
+        return f"{self.name}  {self.kind}  {self.size.lstrip()}{self.remarks}"
 
 
 @dataclass(frozen=True)
