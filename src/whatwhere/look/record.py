@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whatwhere.gates import Activation, Gate, Par
+from whatwhere.gates import Activation, Gate, Par, Watcher
 
 
 def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
@@ -49,10 +48,10 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     try:
         for name, gate in gates_in(model).items():
 
-            def keep(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-                recorded.setdefault(name, []).append(output.detach())
+            def keep(seen: Tensor, name: str = name) -> None:
+                recorded.setdefault(name, []).append(seen)
 
-            handles.append(gate.activation.register_forward_hook(keep))
+            handles.append(gate.activation.register_forward_hook(Watcher(keep)))
         # Code that was compiled before the hooks came would not run them.
         with torch.compiler.set_stance("force_eager"):
             yield recorded
