@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from whatwhere.gates import Activation, Gate, Par, Watcher
 
@@ -33,7 +34,8 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     The names come in the order in which the gates first ran; a gate that did not run has no entry.
     Tensors are detached. On leaving, also by an exception, the hooks are gone and the model is as
-    it was.
+    it was; inside, outputs and gradients have the bits they have outside, but for compiled networks
+    and fused gates, which run as if they were not.
 
     >>> import torch
     >>> from whatwhere import CBAM
@@ -44,12 +46,13 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     {'gates.channel': (2, 8, 1, 1), 'gates.spatial': (2, 1, 5, 5)}
     """
     recorded: dict[str, list[Tensor]] = {}
-    handles = []
+    handles: list[RemovableHandle] = []
     try:
         for name, gate in gates_in(model).items():
 
             def keep(seen: Tensor, name: str = name) -> None:
-                recorded.setdefault(name, []).append(seen)
+                if handles:
+                    recorded.setdefault(name, []).append(seen)
 
             handles.append(gate.activation.register_forward_hook(Watcher(keep)))
         # Code that was compiled before the hooks came would not run them.
@@ -58,3 +61,4 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     finally:
         for handle in handles:
             handle.remove()
+        handles.clear()  # what was copied inside kept the hooks, which from now on do nothing
