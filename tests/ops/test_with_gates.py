@@ -102,7 +102,8 @@ def test_gradients_are_those_of_cbam_whatever_is_done_to_the_gates(kernels):
 
 @torch.no_grad()
 def test_calls_like_earlier_ones_are_short_and_serve_each_other(monkeypatch):
-    x, arguments = prepared((2, 4, 5, 3), {}, dtype=torch.float32)
+    options = {"channel_statistics": ["max"], "spatial_statistics": ["max", "mean"]}
+    x, arguments = prepared((2, 4, 5, 3), options, dtype=torch.float32)
     taken = []
     for name in ("cbam", "cbam_again", "cbam_again_with_gates"):
         run = getattr(cpu, name)

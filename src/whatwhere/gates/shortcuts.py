@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeGuard
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
@@ -157,7 +156,6 @@ def _only_watched(activation: Any) -> bool:
         and not activation._backward_hooks
         and not activation._backward_pre_hooks
         and "forward" not in activation.__dict__
-        and not torch.compiler.is_compiling()  # a graph has no place for what watchers keep
     )
 
 

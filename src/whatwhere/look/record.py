@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from whatwhere.gates import Activation, Gate, Par, Watcher
 
@@ -46,12 +45,13 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     {'gates.channel': (2, 8, 1, 1), 'gates.spatial': (2, 1, 5, 5)}
     """
     recorded: dict[str, list[Tensor]] = {}
-    handles: list[RemovableHandle] = []
+    handles = []
+    inside = True
     try:
         for name, gate in gates_in(model).items():
 
             def keep(seen: Tensor, name: str = name) -> None:
-                if handles:
+                if inside:  # the hooks of a copy made inside stay
                     recorded.setdefault(name, []).append(seen)
 
             handles.append(gate.activation.register_forward_hook(Watcher(keep)))
@@ -61,4 +61,4 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     finally:
         for handle in handles:
             handle.remove()
-        handles.clear()  # what was copied inside kept the hooks, which from now on do nothing
+        inside = False

@@ -39,6 +39,7 @@ def cbam_with_gates(
     Raises:
         ValueError: as ``cbam``.
 
+    >>> import torch
     >>> x, w0, w1 = torch.ones(1, 4, 3, 3), torch.ones(2, 4), torch.zeros(4, 2)
     >>> weights = {"reduce_weight": w0, "expand_weight": w1}
     >>> y, g, s = cbam_with_gates(x, **weights, conv_weight=torch.zeros(1, 2, 3, 3))
