@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 from tests.cases import randomise
 from whatwhere import CBAM, ChannelAttention, Gate, Seq, SpatialAttention, implementation
 from whatwhere.gates import DIALECTS, Activation, DenseMix, PositionConv
-from whatwhere.look import record
 
 SHAPE = (2, 8, 5, 4)
 INNER = ["gates.channel", "gates.spatial"] + [
@@ -47,7 +46,8 @@ def test_one_operation_gives_what_the_modules_give(dialect, ndim, start, kernels
     x = torch.randn(2, 8, *(5, 4, 3)[:ndim], dtype=torch.float64)
     got = run(module, x)
     assert kernels.calls == {"cbam": 1, "cbam_backward": 1}
-    with record(module), implementation("reference"):
+    module.gates.channel.register_forward_hook(lambda *_arguments: None)
+    with implementation("reference"):
         wanted = run(module, x)
     assert sum(kernels.calls.values()) == 2
     torch.testing.assert_close(got, wanted)

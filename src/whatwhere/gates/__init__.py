@@ -1,6 +1,6 @@
 """Attention gates: the algebra, and the published modules stated on it."""
 
-from whatwhere.gates.algebra import Activation, Gate, Kind, Mix, Start
+from whatwhere.gates.algebra import Activation, Gate, Kind, Mix, Start, Watcher
 from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
 from whatwhere.gates.cbam import CBAM, DIALECTS, Dialect
 from whatwhere.gates.composition import Par, Seq
@@ -23,6 +23,7 @@ __all__ = [
     "SpatialAttention",
     "Start",
     "TemporalAttention",
+    "Watcher",
     "build",
     "gate_options",
     "names",

@@ -51,6 +51,21 @@ class Activation(nn.Module):
         return self.name
 
 
+class Watcher:
+    """A forward hook for an ``Activation`` that looks at the gate, detached, and changes nothing.
+
+    As nothing depends on it, whatever computes several gates at once, and calls no ``Activation``,
+    may go on: it calls the watchers with the gates it finds.
+    """
+
+    def __init__(self, see: Callable[[Tensor], None]) -> None:
+        self.see = see
+
+    def __call__(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Look at the output of the ``Activation`` that called this hook."""
+        self.see(output.detach())
+
+
 class Mix(nn.Module):
     """What turns descriptors into logits; ``DenseMix`` and ``PositionConv`` are the two kinds."""
 

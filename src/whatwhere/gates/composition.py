@@ -19,7 +19,7 @@ from whatwhere.gates.algebra import (
     identity_activation,
 )
 from whatwhere.gates.shortcuts import as_cbam, is_plain_gate
-from whatwhere.ops import ActivationName, apply_gate, cbam
+from whatwhere.ops import ActivationName, apply_gate
 
 
 class Seq(nn.Module):
@@ -50,9 +50,9 @@ class Seq(nn.Module):
     def last_pass(self, x: Tensor) -> LastPass:
         """Compute what comes before the last pass: nothing, where ``ops.cbam`` is all of it."""
         parts: list[Any] = list(self._modules.values())
-        arguments = as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
-        if arguments is not None:
-            return x, partial(cbam, **arguments)
+        whole = as_cbam(parts[0], parts[1], x) if len(parts) == 2 else None
+        if whole is not None:
+            return x, whole
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
         # positions after one over channels, which pools x · gate without writing it.
         waiting: dict[Keep, Tensor] = {}

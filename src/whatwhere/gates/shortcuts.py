@@ -1,24 +1,26 @@
 """Where the modules inside a gate may be passed by: nobody hooks in, each is as it was built.
 
 Calling modules one by one costs more than small gates do. What is decided here is decided anew
-in every call, from the modules as they are.
+in every call, from the modules as they are. Who only watches a gate need not stop it: ``Watcher``.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from whatwhere.gates.algebra import Activation, Gate
+from whatwhere.gates.algebra import Activation, Gate, Watcher
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS, DenseMix, PositionConv
-from whatwhere.ops import accumulation_dtype
+from whatwhere.ops import accumulation_dtype, cbam, cbam_with_gates
 
 _CONVOLUTIONS = frozenset(CONVOLUTIONS.values())
 _NORMS = frozenset(BATCH_NORMS.values())
 _STATISTICS = frozenset({"mean", "max"})
 _SIGMOIDS = frozenset({"sigmoid", "double_sigmoid"})
+_WATCHER = frozenset({Watcher})
 _DENSE, _CONV = frozenset({DenseMix}), frozenset({PositionConv})
-_ACTIVATION = frozenset({Activation})
 
 
 def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
@@ -34,8 +36,8 @@ def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
     )
 
 
-def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> dict[str, Any] | None:
-    """The arguments, beside x, of ``ops.cbam`` that make it a channel and then a spatial gate.
+def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> Callable[..., Tensor] | None:
+    """A channel and then a spatial gate of x as one call of ``ops.cbam``, to be given x.
 
     None where that would pass by anything but the arithmetic: hooks, other classes, a norm in
     training; or where x is not what the gates take, which they themselves refuse.
@@ -57,7 +59,7 @@ def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> dict[str, Any] | 
         and x.is_floating_point()
     ):
         return None
-    return {
+    arguments = {
         "reduce_weight": w0,
         "reduce_bias": b0,
         "expand_weight": w1,
@@ -69,6 +71,18 @@ def as_cbam(first: nn.Module, second: nn.Module, x: Tensor) -> dict[str, Any] | 
         "channel_activation": activations[0].name,
         "spatial_activation": activations[1].name,
     }
+    if activations[0]._forward_hooks or activations[1]._forward_hooks:
+        watchers = [tuple(activation._forward_hooks.values()) for activation in activations]
+        return partial(_watched, watchers, arguments)
+    return partial(cbam, **arguments)
+
+
+def _watched(watchers: Sequence[Sequence[Watcher]], arguments: dict[str, Any], x: Tensor) -> Tensor:
+    y, *gates = cbam_with_gates(x, **arguments)
+    for gate, those in zip(gates, watchers, strict=True):
+        for watcher in those:
+            watcher.see(gate)
+    return y
 
 
 def _sigmoid_gate(module: nn.Module, keep: str) -> TypeGuard[Gate]:
@@ -76,7 +90,8 @@ def _sigmoid_gate(module: nn.Module, keep: str) -> TypeGuard[Gate]:
         return False
     activation: Any = module._modules["activation"]
     return (
-        _is(activation, _ACTIVATION)
+        type(activation) is Activation
+        and (quiet(activation) or _only_watched(activation))
         and activation.name in _SIGMOIDS
         and _STATISTICS.issuperset(module.statistics)
     )
@@ -131,6 +146,17 @@ def _affine(layer: Any) -> tuple[Tensor | None, Tensor | None]:
 
 def _is(module: Any, kinds: frozenset[type[nn.Module]]) -> bool:
     return type(module) in kinds and quiet(module)
+
+
+def _only_watched(activation: Any) -> bool:
+    """Whether all that keeps an activation from being ``quiet`` are watchers."""
+    return (
+        _WATCHER.issuperset(map(type, activation._forward_hooks.values()))
+        and not activation._forward_pre_hooks
+        and not activation._backward_hooks
+        and not activation._backward_pre_hooks
+        and "forward" not in activation.__dict__
+    )
 
 
 def quiet(module: Any) -> bool:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whatwhere.gates import Activation, Gate, Par
+from whatwhere.gates import Activation, Gate, Par, Watcher
 
 
 def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
@@ -34,7 +33,8 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     The names come in the order in which the gates first ran; a gate that did not run has no entry.
     Tensors are detached. On leaving, also by an exception, the hooks are gone and the model is as
-    it was.
+    it was; inside, outputs and gradients have the bits they have outside, but for compiled networks
+    and fused gates, which run as if they were not.
 
     >>> import torch
     >>> from whatwhere import CBAM
@@ -46,16 +46,19 @@ def record(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """
     recorded: dict[str, list[Tensor]] = {}
     handles = []
+    inside = True
     try:
         for name, gate in gates_in(model).items():
 
-            def keep(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-                recorded.setdefault(name, []).append(output.detach())
+            def keep(seen: Tensor, name: str = name) -> None:
+                if inside:  # the hooks of a copy made inside stay
+                    recorded.setdefault(name, []).append(seen)
 
-            handles.append(gate.activation.register_forward_hook(keep))
+            handles.append(gate.activation.register_forward_hook(Watcher(keep)))
         # Code that was compiled before the hooks came would not run them.
         with torch.compiler.set_stance("force_eager"):
             yield recorded
     finally:
         for handle in handles:
             handle.remove()
+        inside = False

@@ -24,6 +24,7 @@ from whatwhere.ops.reference import (
     without_autocast,
 )
 from whatwhere.ops.routing import implementation_of
+from whatwhere.ops.with_gates import cbam_with_gates
 
 __all__ = [
     "ACTIVATIONS",
@@ -36,6 +37,7 @@ __all__ = [
     "apply_gate",
     "apply_gates",
     "cbam",
+    "cbam_with_gates",
     "implementation",
     "implementation_of",
     "pool",

@@ -267,7 +267,7 @@ def cbam(
             spatial_activation=spatial_activation,
             residual=residual,
             relu=relu,
-        )
+        )[0]
         return x.copy_(y) if inplace else y
     arguments = (*parameters, channel, spatial, scale, spatial_scale, residual, relu)
     if sign is not None:

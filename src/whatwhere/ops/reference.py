@@ -168,8 +168,11 @@ def cbam(
     spatial_activation: ActivationName,
     residual: Tensor | None = None,
     relu: bool = False,
-) -> Tensor:
-    """Channel, then spatial attention of x: see ``whatwhere.ops.cbam`` for the equation."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Channel, then spatial attention of x: see ``whatwhere.ops.cbam`` for the equation.
+
+    Returns y and the two gates, (N, C, 1, ...) and (N, 1, *positions), before any rounding.
+    """
     dtype = accumulation_dtype(x.dtype)
     w0, w1, wc = w0.to(dtype), w1.to(dtype), wc.to(dtype)
     b0, b1, bc = (None if bias is None else bias.to(dtype) for bias in (b0, b1, bc))
@@ -180,7 +183,8 @@ def cbam(
         padding = tuple(size // 2 for size in wc.shape[2:])
         logits = CONVOLVE[x.ndim - 2](torch.cat(maps, 1), wc, bc, padding=padding)
         spatial_gate = activate(logits, spatial_activation)
-        return apply_gates(x, gates=(channel_gate, spatial_gate), residual=residual, relu=relu)
+        gates = (channel_gate, spatial_gate)
+        return apply_gates(x, gates=gates, residual=residual, relu=relu), *gates
 
 
 def without_autocast(x: Tensor) -> torch.autocast | nullcontext[None]:

@@ -63,6 +63,17 @@ def run_again(
     return y
 
 
+def run_again_with_gates(
+    signature: Signature, x: Tensor, parameters: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor] | None:
+    """The output and what the raw operation saves, of a call that adds and overwrites nothing."""
+    module, plan = _plans.get(signature, (None, None))
+    if plan is None or module is not implementations.kernels()[0]:
+        return None
+    outputs: tuple[Tensor, Tensor] = module.cbam_again_with_gates(plan, x, parameters)
+    return outputs
+
+
 def remember(signature: Signature, x: Tensor, arguments: Sequence[Any]) -> None:
     """Keep what calls of this signature need, if the kernels take x and arguments as they are."""
     module = implementations.kernels()[0]

@@ -157,6 +157,16 @@ def cbam_again(
     return y
 
 
+def cbam_again_with_gates(
+    p: Plan, x: Tensor, weights: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor]:
+    """The same, without residual or ReLU and not over x, with what a backward pass would need."""
+    y = large_like(x)
+    saved = torch.empty((p.samples, p.saved), dtype=p.wide)
+    forward(p, x, weights, None, False, y, saved)
+    return y, saved
+
+
 @or_by_specification
 def cbam_backward(
     dy: Tensor, x: Tensor, saved: Tensor, *arguments: Any, out: Tensor | None = None
