@@ -1,9 +1,9 @@
 """A trained network gets gates, learns with them, and keeps those that earn their place.
 
 ``python examples/trained_network.py [FOLDER]`` takes some minutes on two cores. It trains a small
-residual net on the embedded digits, puts CBAM into it, shows that its outputs are the same, trains on,
-diagnoses the gates, folds those that are constant, prunes those that do nothing, saves the network,
-and loads it in another process.
+residual net on the embedded digits, puts CBAM into it, shows that its outputs are the same, trains
+on, diagnoses the gates, folds those that are constant, prunes those that do nothing, saves the
+network, and loads it in another process.
 """
 
 import subprocess
