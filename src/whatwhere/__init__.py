@@ -12,7 +12,7 @@ from whatwhere.gates import (
     names,
 )
 from whatwhere.ops import implementation
-from whatwhere.surgery import attached, attend, detach
+from whatwhere.surgery import attached, attend, detach, sites
 
 __version__ = "0.1.0"
 
@@ -31,4 +31,5 @@ __all__ = [
     "detach",
     "implementation",
     "names",
+    "sites",
 ]

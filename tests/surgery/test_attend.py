@@ -202,7 +202,7 @@ def test_a_dropped_hook_is_an_error_not_a_silence():
 def test_no_site_says_what_was_looked_at_and_how_to_name_one():
     model = torchvision.models.vgg11()
     with pytest.raises(ValueError, match=r"found none. Looked for additions") as caught:
-        attend(model, "cbam")
+        attend(model, "cbam", where="blocks")
     assert 'where=["NAME", ...]' in str(caught.value)
     assert "features" in str(caught.value)
     report = attend(model, "cbam", where="features.1[0-9]")
@@ -268,9 +268,10 @@ def test_gates_that_can_not_run_at_their_site_are_refused():
     ("call", "message"),
     [
         (lambda: attend("resnet18"), r"a torch.nn.Module, got str"),
-        (lambda: attend(small(), example=(X,)), r"example to be a tensor, got tuple"),
-        (lambda: attend(small(), where=None), r'"blocks" or names, got None'),
-        (lambda: attend(small(), where=[1]), r"names of modules, got \[1\]"),
+        (lambda: attend(small(), example=(3,)), r"dict with tensors, got tuple"),
+        (lambda: attend(small(), where=None), r"'blocks', .*, got None"),
+        (lambda: attend(small(), where=[1]), r"names of modules, .*, got \[1\]"),
+        (lambda: attend(small(), where=[]), r"names of modules, .*, got \[\]"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
@@ -304,5 +305,5 @@ def test_reattaching_to_another_network_is_refused():
 
 def test_the_report_can_be_read():
     text = str(attend(small(), "se", example=X))
-    assert text.startswith("se (start=identity) after 3 modules, ")
+    assert text.startswith("se (start=identity) at 3 sites (blocks), ")
     assert "stages.1.0.bn2     16 channels  4×4" in text

@@ -6,7 +6,15 @@ import torch
 import torchvision
 from torch import nn
 
-from whatwhere.surgery import block_sites, named_sites
+from whatwhere.surgery.survey import survey
+
+
+def block_sites(model, example=None):
+    return survey(model, "blocks", example)[0]
+
+
+def named_sites(model, names, example=None):
+    return survey(model, names, example)[0]
 
 
 def blocks(*counts, pattern):
@@ -165,7 +173,7 @@ def test_axes_that_are_not_channels_are_no_sites():
     survey = block_sites(Tokens(), torch.zeros(1, 1, 5, 5))
     assert survey.sites == ()
     assert [each.reason for each in survey.skipped] == [
-        "axis 1 of (1, 25, 4) is not the 4 channels convolved before"
+        "its output of shape (1, 25, 4) with channels on axis 2 is no feature map"
     ]
 
 

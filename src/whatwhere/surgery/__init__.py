@@ -1,21 +1,22 @@
 """Find where gates can go in any network, put them there, and take them out."""
 
-from whatwhere.surgery.attach import Report, attached, attend, detach, reattach
+from whatwhere.surgery.attach import attached, attend, detach, reattach
 from whatwhere.surgery.fusion import fuse
 from whatwhere.surgery.gated import AttachedGate
-from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
+from whatwhere.surgery.places import Kind, Site, Skipped
+from whatwhere.surgery.report import Report
+from whatwhere.surgery.survey import sites
 
 __all__ = [
     "AttachedGate",
+    "Kind",
     "Report",
     "Site",
     "Skipped",
-    "Survey",
     "attached",
     "attend",
-    "block_sites",
     "detach",
     "fuse",
-    "named_sites",
     "reattach",
+    "sites",
 ]

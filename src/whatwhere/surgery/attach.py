@@ -5,77 +5,64 @@ module is replaced and none is renamed, so existing state_dict keys stay as they
 a plain function, so that copies and pickles of the network carry it.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from whatwhere.checks import check_choice
-from whatwhere.evaluation import evaluating
 from whatwhere.gates import Start, build
 from whatwhere.gates.algebra import STARTS
-from whatwhere.surgery.deferred import Last
 from whatwhere.surgery.fusion import apply_attention
 from whatwhere.surgery.fusion import fuse as fuse_gates
-from whatwhere.surgery.gated import CHILD, AttachedGate, gated_sites
-from whatwhere.surgery.sites import Site, Skipped, Survey, block_sites, named_sites
-from whatwhere.surgery.trace import trace
-
-
-@dataclass(frozen=True)
-class Report:
-    """What ``attend`` did; print it."""
-
-    gate: str
-    start: Start
-    sites: tuple[Site, ...]
-    skipped: tuple[Skipped, ...]
-    parameters_added: int
-    fused: dict[str, Last]
-
-    def __str__(self) -> str:
-        width = max(len(site.name) for site in self.sites)
-        lines = [
-            f"{self.gate} (start={self.start}) after {len(self.sites)} modules, "
-            f"{self.parameters_added:,} parameters added"
-        ]
-        for site in self.sites:
-            size = "×".join(str(length) for length in site.resolution)
-            line = f"  {site.name:<{width}}  {site.channels:>5} channels  {size}"
-            if site.name in self.fused:
-                line += "  fused with add" + (", relu" if self.fused[site.name] == "relu" else "")
-            lines.append(line)
-        lines += [f"  skipped {each.name}: {each.reason}" for each in self.skipped]
-        return "\n".join(lines)
+from whatwhere.surgery.gated import (
+    CHILD,
+    AttachedGate,
+    Replacement,
+    apply_to_argument,
+    gated_sites,
+    swap,
+)
+from whatwhere.surgery.inputs import Example
+from whatwhere.surgery.making import check_runs, fitted, made
+from whatwhere.surgery.places import Skipped, Survey
+from whatwhere.surgery.report import Report
+from whatwhere.surgery.survey import Where, survey
 
 
 def attend(
     model: nn.Module,
     gate: str = "cbam",
     *,
-    where: str | Sequence[str] = "blocks",
-    start: Start = "identity",
+    where: Where = "auto",
+    replace: Literal["se"] | None = None,
+    start: Start | None = None,
     fuse: bool = False,
-    example: Tensor | None = None,
+    example: Example | None = None,
     **options: Any,
 ) -> Report:
     """Put a gate into a network at every site, in place.
 
     Args:
-        model: any network whose forward takes one tensor.
+        model: any network.
         gate: one of ``whatwhere.names()``.
-        where: "blocks" for the end of every residual branch, before its addition, or the
-            qualified names of modules whose outputs are gated, as patterns: ``"layer?"``,
-            ``["encoder.1", "encoder.3"]``.
+        where: "blocks" for the end of every residual branch, before its addition, CBAM's place;
+            "stages", "bridge", "skips", "depthwise" or "se", as of ``whatwhere.sites``; sites
+            from there; qualified names of modules whose outputs are gated, as patterns
+            (``"layer?"``, ``["encoder.1", "encoder.3"]``), or a function of such a name and the
+            module that chooses them. "auto" is "blocks", where there are none "depthwise", and
+            where there are none of these "stages".
+        replace: "se" puts the gates in the place of the network's channel gates, which are kept
+            aside for ``detach``; ``where`` may be some of ``sites(model, kind="se")``.
         start: "identity" leaves the network's output as it was, bit for bit, until trained;
-            "paper" starts the gates as published, which halves what they gate.
+            "paper" starts the gates as published, which halves what they gate. Gates that replace
+            others can't leave the output as it was, and start as published; others, if not told,
+            as the identity.
         fuse: whether gates add their block's shortcut and apply its ReLU in their own last pass
             on the CPU, where one run shows that nothing else happens to their output: equal up to
             rounding, and faster. The report says which sites do.
-        example: an input, where the model's first convolution does not show it.
+        example: what the network is called with, where its first convolution does not show it: a
+            tensor, a tuple of arguments, a dict of keyword arguments, another only argument.
         **options: of the gate, as in ``whatwhere.build``; ``frames="site"`` is each site's own
             number of frames, as the dense temporal form has it if not told otherwise.
 
@@ -87,34 +74,61 @@ def attend(
             already, or an argument is bad. The network is then unchanged.
 
     The network keeps its modules and their names; only keys with ``.attention.`` are new.
-    ``nn.SyncBatchNorm.convert_sync_batchnorm`` drops hooks, so call it before ``attend``.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> print(attend(network, "se", where="0", reduction_ratio=4))
-    se (start=identity) after 1 modules, 42 parameters added
+    se (start=identity) at 1 site (named), 42 parameters added
       0      8 channels  222×222
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"attend: expected a torch.nn.Module, got {type(model).__name__}")
-    check_choice("attend", "start", start, STARTS)
+    where, start = _checked(where, replace, start)
     present = attached(model)
     if present:
         raise ValueError(
             f"attend: expected a network without gates, got one with {len(present)} "
             f"({present[0].gate} at {present[0].site}, ...); call detach(model) first"
         )
-    survey = _survey(model, where, example)
-    gates = [_build(model, gate, site, start, options) for site in survey.sites]
-    for site, (module, description) in zip(survey.sites, gates, strict=True):
-        _attach(model.get_submodule(site.name), module, description)
+    found = _usable(model, where, example)
+    gates = [
+        made(model, gate, site, start, options, replaces=replace is not None)
+        for site in found.sites
+    ]
+    for module, description in gates:
+        _attach(model, module, description)
     try:
-        _check_runs(model, survey.sites, example)
+        check_runs(model, found.sites, example)
         fused = fuse_gates(model, example=example) if fuse else {}
     except ValueError:
         detach(model)
         raise
     added = sum(parameter.numel() for module, _ in gates for parameter in module.parameters())
-    return Report(gate, start, survey.sites, survey.skipped, added, fused)
+    return Report(gate, start, found.sites, found.skipped, added, fused)
+
+
+def _checked(
+    where: Where, replace: Literal["se"] | None, start: Start | None
+) -> tuple[Where, Start]:
+    check_choice("attend", "replace", replace, ("se", None))
+    if start is None:
+        start = "identity" if replace is None else "paper"
+    check_choice("attend", "start", start, STARTS)
+    if replace is None:
+        return where, start
+    if start == "identity":
+        raise ValueError(
+            'attend: expected start="paper" with replace, got "identity": without the gates that '
+            "are replaced the output can't stay as it was"
+        )
+    chosen = "se" if where == "auto" else where
+    kinds = set()
+    if isinstance(chosen, Sequence) and not isinstance(chosen, str):
+        kinds = {getattr(each, "kind", None) for each in chosen}
+    if chosen != "se" and kinds != {"se"}:
+        raise ValueError(
+            f'attend: expected where to be sites of kind "se" with replace="se", got {where!r}'
+        )
+    return chosen, start
 
 
 def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
@@ -139,8 +153,7 @@ def reattach(model: nn.Module, gates: Sequence[AttachedGate]) -> None:
         for each in gates
     ]
     for each, module in zip(gates, built, strict=True):
-        site = modules[each.site]
-        _attach(site, _placed(module, site, model), each)
+        _attach(model, fitted(module, modules[each.site], model), each)
 
 
 def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
@@ -151,7 +164,7 @@ def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
     """
     found = gated_sites(model)
     for site, description in found:
-        if apply_attention not in site._forward_hooks.values():
+        if not _hooks_of(site, description):
             raise RuntimeError(
                 f"the gate {description.site}.{CHILD} is no longer applied: its hook was "
                 "dropped, as convert_sync_batchnorm does; convert first, then attend"
@@ -185,92 +198,62 @@ def detach(model: nn.Module, *, sites: Sequence[str] | None = None) -> tuple[Att
         if isinstance(sites, str) or unknown:
             raise ValueError(f"detach: expected names among the gated sites {gated}, got {sites!r}")
         found = [(site, description) for site, description in found if description.site in sites]
-    for site, _ in found:
-        for key, hook in list(site._forward_hooks.items()):
-            if hook is apply_attention:
-                del site._forward_hooks[key]
+    for site, description in found:
+        for key in _hooks_of(site, description):
+            site._forward_hooks.pop(key, None)
+            site._forward_pre_hooks.pop(key, None)
+            site._forward_pre_hooks_with_kwargs.pop(key, None)
         delattr(site, CHILD)
+        if isinstance(site, Replacement):
+            swap(model, description.site, site.restored(model))
     return tuple(description for _, description in found)
 
 
-def _survey(model: nn.Module, where: str | Sequence[str], example: Tensor | None) -> Survey:
-    if where == "blocks":
-        survey = block_sites(model, example)
-        looked_at = "additions of a branch with convolutions to a shortcut"
-    elif not isinstance(where, str | Sequence):
-        raise ValueError(f'attend: expected where to be "blocks" or names, got {where!r}')
+def _hooks_of(site: nn.Module, description: AttachedGate) -> list[int]:
+    """The keys of the hooks that apply a site's gate: one, or none if it was dropped."""
+    hooks: dict[int, Any]
+    own: Any
+    if description.argument is None:
+        hooks, own = site._forward_hooks, apply_attention
     else:
-        survey = named_sites(model, [where] if isinstance(where, str) else where, example)
-        looked_at = f"modules named {where!r}"
-    sites, skipped = [], list(survey.skipped)
-    for site in survey.sites:
+        hooks, own = site._forward_pre_hooks, apply_to_argument
+    return [key for key, hook in hooks.items() if hook is own]
+
+
+def _usable(model: nn.Module, where: Where, example: Example | None) -> Survey:
+    found, looked_for = survey(model, where, example)
+    sites, skipped = [], list(found.skipped)
+    taken: set[str] = set()
+    for site in found.sites:
         if hasattr(model.get_submodule(site.name), CHILD):
             skipped.append(Skipped(site.name, f"it has an attribute {CHILD!r} of its own"))
+        elif site.name in taken:
+            skipped.append(Skipped(site.name, "it has a gate at another of its tensors"))
         else:
+            taken.add(site.name)
             sites.append(site)
     if not sites:
         seen = "".join(f"\n  {each.name}: {each.reason}" for each in skipped)
         children = ", ".join(name for name, _ in model.named_children())
         raise ValueError(
             f"attend: expected at least one site in {type(model).__name__}, found none. Looked "
-            f"for {looked_at}; {'none' if not skipped else 'could not use'}{seen or ' was there'}"
+            f"for {looked_for}; {'none' if not skipped else 'could not use'}{seen or ' was there'}"
             '\nName the modules whose outputs to gate: where=["NAME", ...], patterns allowed; the '
             f"modules at the top are: {children}"
         )
     return Survey(tuple(sites), tuple(skipped))
 
 
-def _build(
-    model: nn.Module, gate: str, site: Site, start: Start, options: dict[str, Any]
-) -> tuple[nn.Module, AttachedGate]:
-    if options.get("form") == "dense" and "frames" not in options:
-        options = {**options, "frames": "site"}
-    if options.get("frames") == "site":
-        options = {**options, "frames": site.resolution[0]}
-    module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
-    module = _placed(module, model.get_submodule(site.name), model)
-    if start == "identity":
-        _check_identity(module, site)
-    return module, AttachedGate(site.name, gate, site.channels, site.ndim, start, dict(options))
-
-
-def _placed(gate: nn.Module, site: nn.Module, model: nn.Module) -> nn.Module:
-    """The gate on the device and in the floating-point dtype of its site, or of the network."""
-    for parameter in (*site.parameters(), *model.parameters()):
-        if parameter.is_floating_point():
-            return gate.to(device=parameter.device, dtype=parameter.dtype)
-    return gate
-
-
-def _check_identity(gate: nn.Module, site: Site) -> None:
-    parameter = next(gate.parameters())
-    if parameter.is_meta:
-        return
-    frames = site.resolution[:1]  # as built for; the other axes may have any length
-    shape = (2, site.channels, *frames, *(3,) * (site.ndim - 1))
-    # Nothing random: a check must not change the weights that the next gate draws.
-    x = torch.linspace(-1, 1, math.prod(shape), device=parameter.device).reshape(shape)
-    x = x.to(parameter.dtype)
-    with evaluating(gate):
-        unchanged = torch.equal(gate(x), x)
-    if not unchanged:
-        raise RuntimeError(f"the gate after {site.name} does not start as the identity")
-
-
-def _check_runs(model: nn.Module, sites: Sequence[Site], example: Tensor | None) -> None:
-    """Refuse gates that can't run where they are, or that their site runs by itself as well."""
-    calls = trace(model, example).calls
-    for site in sites:
-        times = calls.get(f"{site.name}.{CHILD}", 0)
-        if times != calls[site.name]:
-            raise ValueError(
-                f"attend: expected the gate after {site.name} to run once with it, got {times} "
-                f"times in {calls[site.name]} runs: it runs every child it has; name another module"
-            )
-
-
-def _attach(site: nn.Module, gate: nn.Module, description: AttachedGate) -> None:
-    cast(Any, gate).attachment = description
-    cast(Any, gate).fusion = None
+def _attach(model: nn.Module, gate: nn.Module, description: AttachedGate) -> None:
+    marked: Any = gate
+    marked.attachment = description
+    marked.fusion = None
+    site = model.get_submodule(description.site)
+    if description.replaces:
+        site = Replacement(site).train(site.training)
+        swap(model, description.site, site)
     site.add_module(CHILD, gate.train(site.training))
-    site.register_forward_hook(apply_attention)
+    if description.argument is None:
+        site.register_forward_hook(apply_attention)
+    else:
+        site.register_forward_pre_hook(apply_to_argument, with_kwargs=True)

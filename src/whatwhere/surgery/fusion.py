@@ -4,7 +4,6 @@ Where one run of the network shows that a gate's output is added to a shortcut a
 the gate may wait for that (``deferred``). Whether it does is decided in every call.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,8 +15,9 @@ from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS
 from whatwhere.gates.shortcuts import global_hooks, is_plain_gate, quiet
 from whatwhere.ops.routing import route
 from whatwhere.surgery.deferred import Deferred, Last
-from whatwhere.surgery.gated import CHILD, gated_sites
-from whatwhere.surgery.trace import Node, Trace, trace
+from whatwhere.surgery.gated import CHILD, gated, gated_sites
+from whatwhere.surgery.graph import Node, Trace
+from whatwhere.surgery.trace import trace
 
 # What gates are made of, beside the gates themselves. A ``Par`` has no last pass to give away: its
 # gate is as large as x, and multiplied by plain PyTorch.
@@ -49,7 +49,7 @@ def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
     attention: Any = site._modules[CHILD]
     fusion: Fusion | None = attention.fusion
     if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
-        return attention(output)
+        return gated(attention, output)
     inplace = fusion.inplace and not site.training and not torch.is_grad_enabled()
     gates = attention._modules.get("gates", attention)  # those of a CBAM
     x, finish = gates.last_pass(output)
@@ -97,13 +97,10 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
     {'stages.0.0.bn2': 'relu', 'stages.1.0.bn2': 'relu'}
     """
     run = trace(model, example)
-    users: dict[Node, list[Node]] = defaultdict(list)
-    for node in run.nodes:
-        for each in set(node.inputs):
-            users[each].append(node)
     found: dict[str, Fusion] = {}
     for site, description in gated_sites(model):
-        fusion = _fusion(model, run, users, description.site)
+        plain = description.argument is None and not description.channels_last
+        fusion = _fusion(model, run, description.site) if plain else None
         if fusion is not None:
             found[description.site] = fusion
             cast(Any, site._modules[CHILD]).fusion = fusion
@@ -115,35 +112,36 @@ def fuse(model: nn.Module, *, example: Tensor | None = None) -> dict[str, Last]:
     return {name: fusion.last for name, fusion in found.items()}
 
 
-def _fusion(
-    model: nn.Module, run: Trace, users: dict[Node, list[Node]], site: str
-) -> Fusion | None:
+def _fusion(model: nn.Module, run: Trace, site: str) -> Fusion | None:
     gate = f"{site}.{CHILD}"
-    own = [node for name, node in run.passed if name == gate]
-    if len(own) != 2 or not _is_plain(model.get_submodule(gate)):
+    own = [call for call in run.calls if call.name == gate]
+    if len(own) != 1 or own[0].output is None or not _is_plain(model.get_submodule(gate)):
         return None
-    x, gated = own
-    total = _only_sum(users, gated)
-    if total is None or ("", gated) in run.passed:
+    (x,), gated = own[0].given, own[0].output
+    outer = {*run.calls[0].given, *run.calls[0].returned}
+    total = _only_sum(run.users, gated)
+    if total is None or gated in outer:
         return None
     after = run.nodes[run.nodes.index(total) + 1 :]
     relu = (
-        ("", total) not in run.passed
-        and users[total] == after[:1]
+        total not in outer
+        and run.users[total] == after[:1]
         and after[0].operation in ("relu", "relu_")
     )
     held = {gated, total} if relu else {gated}
     passed = dict.fromkeys(
-        name
-        for name, node in run.passed
-        if node in held and name != site and not f"{name}.".startswith(f"{gate}.")
+        call.name
+        for call in run.calls
+        if held.intersection((*call.given, *call.returned))
+        and call.name != site
+        and not f"{call.name}.".startswith(f"{gate}.")
     )
     return Fusion(
         last="relu" if relu else "add",
         inplace=x.module == site
         and x.fresh
         and type(model.get_submodule(site)).__module__.startswith("torch.nn.")
-        and all(f"{node.module}.".startswith(f"{gate}.") for node in users[x]),
+        and all(f"{node.module}.".startswith(f"{gate}.") for node in run.users[x]),
         passed=tuple(map(model.get_submodule, passed)),
     )
 

@@ -8,7 +8,6 @@ needs values runs on real zeros, with the weights shared.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,98 +16,63 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from whatwhere.evaluation import evaluating
+from whatwhere.surgery.axes import channel_span
+from whatwhere.surgery.graph import Call, Node, Trace
+from whatwhere.surgery.inputs import Example, called_with, guesses, moved
 
-DEFAULT_SIZES = {1: (256,), 2: (224, 224), 3: (16, 112, 112)}
-CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-
-
-@dataclass(eq=False)
-class Node:
-    """One operation's result: its inputs, its shape, and the module that ran it.
-
-    ``depth`` counts the convolutions before it; ``channels`` are those of the last of them;
-    ``fresh`` says that its memory is its own.
-    """
-
-    operation: str
-    inputs: tuple["Node", ...]
-    shape: tuple[int, ...]
-    module: str
-    depth: int
-    channels: int | None
-    fresh: bool
+REAL_GUESSES = 2  # sizes tried with arithmetic, after all were tried without
 
 
-@dataclass
-class Trace:
-    """The operations of one run in order, and which node each module call returned.
-
-    ``passed`` holds all nodes that module calls took or returned, ``outputs`` those that were the
-    one tensor returned.
-    """
-
-    nodes: list[Node] = field(default_factory=list)
-    outputs: list[tuple[str, Node]] = field(default_factory=list)
-    passed: list[tuple[str, Node]] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=dict)
-
-
-def trace(model: nn.Module, example: Tensor | None = None) -> Trace:
+def trace(model: nn.Module, example: Example | None = None) -> Trace:
     """Run the model once in eval mode and record what happened.
 
     Args:
-        model: any network whose forward takes one tensor.
-        example: an input; without it, its shape is read off the model. Its dtype becomes that of
-            the model's weights.
+        model: any network.
+        example: what to call it with, as of ``whatwhere.attend``; without it, sizes are tried
+            until one works. Its dtype becomes that of the model's weights.
 
     Raises:
         ValueError: no example was given and none could be worked out, or the run failed.
     """
-    given = example is not None
-    inputs = example_input(model) if example is None else example
-    if not isinstance(inputs, Tensor):
-        raise ValueError(f"expected example to be a tensor, got {type(inputs).__name__}")
     weights = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if weights is not None and inputs.is_floating_point():
-        inputs = inputs.to(weights.dtype)
-    try:
-        return _run(_on_meta(model), inputs.to("meta"))
-    except Exception:  # anything a data-dependent forward may raise on tensors without values
+    dtype = None if weights is None else weights.dtype
+    device = torch.device("cpu") if weights is None else weights.device
+    tried = [example] if example is not None else list(guesses(model))
+    for each in tried:
+        called_with(each)
+    first: Exception | None = None
+    without_values = _on_meta(model)
+    for each in tried:
         try:
-            device = inputs.device if weights is None else weights.device
-            return _run(_with_shared_weights(model), inputs.to(device))
+            return _run(without_values, moved(each, "meta", dtype))
+        except Exception:  # anything a data-dependent forward may raise on tensors without values
+            continue
+    for each in tried[:REAL_GUESSES]:
+        try:
+            return _run(_with_shared_weights(model), _valued(each, device, dtype))
         except Exception as error:
-            source = "example" if given else "an input of its first convolution's channels,"
-            raise ValueError(
-                f"expected {type(model).__name__} to run on {source} of shape "
-                f"{tuple(inputs.shape)}, got {type(error).__name__}: {error}; "
-                "pass example=, a tensor the model takes"
-            ) from error
-
-
-def example_input(model: nn.Module) -> Tensor:
-    """Zeros for the model: channels of its first convolution, the size it keeps a record of.
-
-    Raises:
-        ValueError: the model has no convolution to read the channels off.
-    """
-    for module in model.modules():
-        for kind, ndim in CONVOLUTIONS.items():
-            if isinstance(module, kind):
-                size = DEFAULT_SIZES[ndim]
-                record = getattr(model, "pretrained_cfg", None)  # timm's
-                if isinstance(record, dict) and len(record.get("input_size", ())) == ndim + 1:
-                    size = tuple(record["input_size"][1:])
-                return torch.zeros(1, module.in_channels, *size)
+            first = error if first is None else first
+    source = "example" if example is not None else "an input of its first convolution's channels,"
+    shapes = [tuple(leaf.shape) for leaf in tree_leaves(tried[0]) if isinstance(leaf, Tensor)]
     raise ValueError(
-        f"expected {type(model).__name__} to have a convolution that shows its input's channels, "
-        "got none; pass example=, a tensor the model takes"
-    )
+        f"expected {type(model).__name__} to run on {source} of shape "
+        f"{', '.join(map(str, shapes))}, got {type(first).__name__}: {first}; "
+        "pass example=, what the model is called with"
+    ) from first
+
+
+def _valued(example: Example, device: torch.device, dtype: torch.dtype | None) -> Example:
+    if isinstance(example, Tensor) and example.is_meta and device.type != "meta":
+        return torch.zeros(example.shape, device=device, dtype=dtype)
+    return moved(example, device, dtype)
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): _meta(tensor) for tensor in tensors})
+    try:
+        return copy.deepcopy(model, {id(tensor): _meta(tensor) for tensor in tensors})
+    except Exception:  # some hold tensors that can't be copied, as of an old weight norm
+        return model
 
 
 def _meta(tensor: Tensor) -> Tensor:
@@ -121,14 +85,15 @@ def _meta(tensor: Tensor) -> Tensor:
 def _with_shared_weights(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
-    except Exception:  # some hold tensors that can't be copied, as of an old weight norm
+    except Exception:  # as above
         return model
 
 
-def _run(model: nn.Module, inputs: Tensor) -> Trace:
+def _run(model: nn.Module, example: Example) -> Trace:
+    args, kwargs = called_with(example)
     recorder = _Recorder()
     with evaluating(model), _watching(model, recorder), recorder:
-        model(inputs)
+        model(*args, **kwargs)
     return recorder.trace
 
 
@@ -138,7 +103,8 @@ class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
-        self.stack: list[str] = [""]
+        self.root = Call("", None, (), {})
+        self.stack: list[Call] = []
         self._node_of: dict[int, Node] = {}
         self._alive: list[Tensor] = []  # an id is unique only while its tensor lives
 
@@ -150,40 +116,57 @@ class _Recorder(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         results = func(*args, **({} if kwargs is None else kwargs))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        inputs = tuple(self._node_of[id(t)] for t in tensors if id(t) in self._node_of)
+        inputs = self._nodes((args, kwargs))
         name = func.overloadpacket.__name__
         convolution = "convolution" in name
-        deepest = max(inputs, key=lambda node: node.depth, default=None)
-        depth = convolution + (0 if deepest is None else deepest.depth)
-        channels = None if deepest is None else deepest.channels
+        depth = convolution + max((node.depth for node in inputs), default=0)
+        known = [(node.shape, node.span) for node in inputs]
         fresh = all(each.alias_info is None for each in func._schema.returns)
-        for result in tree_leaves(results):
+        call = self.stack[-1] if self.stack else self.root
+        for index, result in enumerate(tree_leaves(results)):
             if isinstance(result, Tensor):
                 shape = tuple(result.shape)
-                channels = shape[1] if convolution else channels
-                node = Node(name, inputs, shape, self.stack[-1], depth, channels, fresh)
-                self.trace.nodes.append(node)
-                self._node_of[id(result)] = node
-                self._alive.append(result)
+                span = channel_span(name, args, known, shape)
+                node = Node(name, inputs, shape, call, depth, span, fresh, spare=index > 0)
+                if convolution:
+                    node.kernel = tuple(args[1].shape) if len(args) > 1 else ()
+                    node.groups = args[8] if len(args) > 8 else 1
+                self._known(result, node)
         return results
 
-    def entered(self, name: str, inputs: object) -> None:
-        """Note which nodes a module's call took."""
-        self.stack.append(name)
-        self._passed(name, inputs)
+    def entered(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note which nodes a module's call took; the root's are the first of all."""
+        parent = self.stack[-1] if self.stack else None
+        call = self.root if parent is None else Call(name, parent, (), {})
+        self.trace.calls.append(call)
+        self.stack.append(call)
+        if parent is None:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor):
+                    span = (1, 2) if leaf.ndim > 2 else None
+                    node = Node("input", (), tuple(leaf.shape), call, 0, span, fresh=False)
+                    self._known(leaf, node)
+        call.given = self._nodes((args, kwargs))
+        keyed: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for key, value in keyed:
+            if isinstance(value, Tensor) and id(value) in self._node_of:
+                call.arguments[key] = self._node_of[id(value)]
 
-    def returned(self, name: str, output: object) -> None:
+    def returned(self, output: object) -> None:
         """Note which nodes a module's call returned."""
-        self.stack.pop()
-        self._passed(name, output)
-        self.trace.calls[name] = self.trace.calls.get(name, 0) + 1
-        if isinstance(output, Tensor) and id(output) in self._node_of:
-            self.trace.outputs.append((name, self._node_of[id(output)]))
+        call = self.stack.pop()
+        call.returned = self._nodes(output)
+        if isinstance(output, Tensor):
+            call.output = self._node_of.get(id(output))
 
-    def _passed(self, name: str, tensors: object) -> None:
-        nodes = [self._node_of.get(id(leaf)) for leaf in tree_leaves(tensors)]
-        self.trace.passed += [(name, node) for node in nodes if node is not None]
+    def _known(self, tensor: Tensor, node: Node) -> None:
+        self.trace.nodes.append(node)
+        self._node_of[id(tensor)] = node
+        self._alive.append(tensor)
+
+    def _nodes(self, tensors: object) -> tuple[Node, ...]:
+        found = [self._node_of.get(id(leaf)) for leaf in tree_leaves(tensors)]
+        return tuple(node for node in found if node is not None)
 
 
 @contextmanager
@@ -192,11 +175,12 @@ def _watching(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     for name, module in model.named_modules():
 
         def enter(_module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-            recorder.entered(name, (args, kwargs))
+            recorder.entered(name, args, kwargs)
 
-        def leave(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            recorder.returned(name, output)
+        def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            recorder.returned(output)
 
+        # What other hooks make of inputs and outputs is part of what the network does.
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave))
     try:

@@ -14,7 +14,7 @@ from whatwhere.bench.measure.peers import build_peer, has_norm
 from whatwhere.bench.measure.specification import Specification, Weights
 from whatwhere.bench.measure.timing import Call, Say, interleave
 from whatwhere.bench.settings import NetworkCase, Settings
-from whatwhere.surgery import block_sites
+from whatwhere.surgery import sites
 
 CLASSES = 1000
 LEARNING_RATE = 1e-4
@@ -72,7 +72,7 @@ def build_networks(plain: nn.Module, settings: Settings) -> dict[str, nn.Module]
 def with_gates(network: nn.Module, make: Make, *, norm: bool) -> nn.Module:
     """A copy of the network with a module after every residual branch."""
     network = copy.deepcopy(network)
-    for index, site in enumerate(block_sites(network).sites):
+    for index, site in enumerate(sites(network, kind="blocks")):
         module = network.get_submodule(site.name)
         module.add_module("attention", make(site.channels, _weights(site.channels, index, norm)))
         module.register_forward_hook(_apply)
