@@ -51,8 +51,8 @@ def compare(
     weight_decay: Annotated[float, typer.Option()] = 0.05,
     where: Annotated[
         str,
-        typer.Option(help="blocks, or names of modules to gate, as in layer?,encoder.3"),
-    ] = "blocks",
+        typer.Option(help="auto, blocks, stages, ..., or names of modules, as in layer?,encoder.3"),
+    ] = "auto",
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,

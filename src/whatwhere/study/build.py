@@ -10,7 +10,7 @@ from whatwhere.study import data
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.data import DataSettings, StudyData
 from whatwhere.study.settings import StudyError, StudySettings, Variant
-from whatwhere.surgery import attend
+from whatwhere.surgery import WORDS, attend
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +44,7 @@ def build_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             example = torch.zeros(1, *shape)
-            where = settings.where if settings.where == "blocks" else settings.where.split(",")
+            where = settings.where if settings.where in WORDS else settings.where.split(",")
             try:
                 attend(
                     network,

@@ -54,8 +54,8 @@ class StudySettings:
         control: what the plain network is widened to match, or no capacity control.
         seeds: how many; a seed decides initial weights, data order and augmentation.
         epochs, batch_size, learning_rate, weight_decay: of AdamW with a one-cycle cosine schedule.
-        where: "blocks" for the end of every residual branch, else names of modules, as in
-            ``whatwhere.attend``, separated by commas.
+        where: as in ``whatwhere.attend``: "auto", a kind of place, or names of modules separated
+            by commas.
         start: how gates start, "identity" or "paper".
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
@@ -71,7 +71,7 @@ class StudySettings:
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
-    where: str = "blocks"
+    where: str = "auto"
     start: Start = "identity"
     precision: Precision = "auto"
     pretrained: bool = False

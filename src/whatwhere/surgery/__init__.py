@@ -5,9 +5,10 @@ from whatwhere.surgery.fusion import fuse
 from whatwhere.surgery.gated import AttachedGate
 from whatwhere.surgery.places import Kind, Site, Skipped
 from whatwhere.surgery.report import Report
-from whatwhere.surgery.survey import sites
+from whatwhere.surgery.survey import WORDS, sites
 
 __all__ = [
+    "WORDS",
     "AttachedGate",
     "Kind",
     "Report",

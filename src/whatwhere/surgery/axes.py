@@ -9,7 +9,7 @@ Shape = Sequence[int]
 Span = tuple[int, int]
 
 PERMUTATIONS = ("permute", "transpose", "t")
-VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "flatten")
+VIEWS = ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten")
 # Their result's channels are the last axis, whatever their input's are.
 LINEAR = ("addmm", "mm", "linear", "_addmm_activation")
 # They mix axes, or make tensors that are no feature maps.
@@ -33,6 +33,8 @@ def channel_span(
     (1, 2)
     >>> channel_span("view", (), [((1, 8, 5, 5), (1, 2))], (1, 2, 4, 5, 5))
     (1, 3)
+    >>> channel_span("unsqueeze", (None, 2), [((1, 8, 5), (1, 2))], (1, 8, 1, 5))
+    (1, 2)
     """
     if "convolution" in operation:
         return 1, 2
@@ -44,6 +46,8 @@ def channel_span(
         return _permuted(operation, args, *inputs[0])
     if operation in VIEWS:
         return _viewed(*inputs[0], shape)
+    if operation in ("squeeze", "unsqueeze"):
+        return _squeezed(operation, args, *inputs[0])
     # Broadcast operands say less than those of the result's size.
     whole = [span for size, span in inputs if tuple(size) == tuple(shape)]
     same_rank = [span for size, span in inputs if len(size) == len(shape)]
@@ -64,6 +68,21 @@ def _permuted(operation: str, args: Sequence[Any], shape: Shape, span: Span | No
     if places != list(range(places[0], places[-1] + 1)):
         return None
     return places[0], places[-1] + 1
+
+
+def _squeezed(operation: str, args: Sequence[Any], shape: Shape, span: Span | None) -> Span | None:
+    if span is None:
+        return None
+    first, last = span
+    if operation == "unsqueeze":
+        shift = int(args[1] % (len(shape) + 1) <= first)
+        return first + shift, last + shift
+    chosen = range(len(shape)) if len(args) < 2 else args[1]
+    axes = [chosen] if isinstance(chosen, int) else chosen
+    gone = {axis % len(shape) for axis in axes if shape[axis] == 1}
+    kept = [axis for axis in range(first, last) if axis not in gone]
+    start = first - sum(axis < first for axis in gone)
+    return (start, start + len(kept)) if kept else None
 
 
 def _viewed(before: Shape, span: Span | None, after: Shape) -> Span | None:

@@ -18,6 +18,7 @@ Predicate = Callable[[str, nn.Module], bool]
 Where = str | Sequence[str] | Sequence[Site] | Predicate
 # What "auto" looks for, in this order.
 AUTO: tuple[Kind, ...] = ("blocks", "depthwise", "stages")
+WORDS: tuple[str, ...] = ("auto", *FINDERS)
 SOUGHT: dict[Kind, str] = {
     "blocks": "additions of a branch with convolutions to a shortcut",
     "stages": "feature maps whose resolution changes next",
@@ -99,9 +100,9 @@ def survey(model: nn.Module, where: Where, example: Example | None = None) -> tu
         if all(isinstance(each, str) for each in listed):
             names = _matches(model, cast(Sequence[str], listed))
             return _named(model, trace(model, example), names), f"modules named {where!r}"
-    kinds_listed = ", ".join(repr(kind) for kind in ("auto", *FINDERS))
+    words = ", ".join(map(repr, WORDS))
     raise ValueError(
-        f"attend: expected where to be {kinds_listed}, names of modules, sites, or a function of "
+        f"attend: expected where to be {words}, names of modules, sites, or a function of "
         f"a module's name and the module, got {where!r}"
     )
 

@@ -10,6 +10,8 @@ REDUCTIONS = ("mean", "sum", "amax", "max", "var", "std", "var_mean")
 
 def carrying(node: Node) -> Sequence[Node]:
     """The inputs that an operation's feature map comes from; broadcast gates are none of them."""
+    if node.operation in ("squeeze", "unsqueeze"):  # as torch does to pool sequences
+        return node.inputs
     maps = [each for each in node.inputs if len(each.resolution) == len(node.resolution)]
     same = [each for each in maps if each.resolution == node.resolution]
     return same if same else maps

@@ -17,6 +17,8 @@ LEADING = 2
 # pooled branch of a pyramid has one.
 DETOUR = 2
 JOINS = ("cat", "add", "add_")
+# They change a resolution by broadcasting, or join.
+UNSAMPLED = (*JOINS, "mul", "mul_", "expand", "constant_pad_nd")
 SHARED = "what comes after on the way down sees the gate too"
 
 
@@ -32,9 +34,12 @@ def stage_ends(model: nn.Module, run: Trace) -> tuple[list[Wanted], list[Skipped
     found: dict[tuple[int, ...], Node] = {}
     for node in run.nodes:
         for source in node.inputs:
+            users, after = run.users[source], node.resolution
+            if source.operation == "unsqueeze":  # a sequence, pooled as an image
+                source, after = source.inputs[0], after[1:]
             if len(source.resolution) != rank or lowest[source] != source.resolution:
                 continue
-            if not _leaves(run, source, node):
+            if node.operation in UNSAMPLED or not _leaves(source.resolution, after, users):
                 continue
             end = _input_of_block(source, node)
             if end.depth == last and prod(node.resolution) > prod(source.resolution):
@@ -98,19 +103,16 @@ def _owner(model: nn.Module, node: Node) -> str:
     return node.module if node.module != "" else type(model).__name__
 
 
-def _leaves(run: Trace, source: Node, node: Node) -> bool:
-    """Whether an operation ends the stage of one of its inputs."""
-    if not source.resolution:
-        return False
-    if not node.resolution or (prod(node.resolution) == 1 and prod(source.resolution) > 1):
+def _leaves(before: Sequence[int], after: Sequence[int], users: Sequence[Node]) -> bool:
+    """Whether an operation from one resolution to another ends the stage of its input."""
+    if not after or (prod(after) == 1 and prod(before) > 1):
         # Pooled globally or flattened: the end, unless the map goes on beside its descriptor.
-        return all(prod(user.resolution) <= 1 for user in run.users[source])
-    if len(node.resolution) != len(source.resolution) or node.operation in JOINS:
+        return all(prod(user.resolution) <= 1 for user in users)
+    if len(after) != len(before):
         return False
-    if _ratio(source.resolution, node.resolution) >= FACTOR:
-        return all(a >= b for a, b in zip(source.resolution, node.resolution, strict=True))
-    goes_up = _ratio(node.resolution, source.resolution) >= FACTOR
-    return goes_up and node.operation not in ("mul", "mul_", "expand", "constant_pad_nd")
+    if _ratio(before, after) >= FACTOR:
+        return all(a >= b for a, b in zip(before, after, strict=True))
+    return _ratio(after, before) >= FACTOR
 
 
 def _ratio(large: Sequence[int], small: Sequence[int]) -> float:
