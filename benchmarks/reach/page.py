@@ -21,8 +21,8 @@ each row when it is done, and goes on from there if it is stopped.
 - **parameters**: those of the plain network, and how many the gates add
 - **unchanged**: the largest absolute difference of any output before and after, in eval mode:
   contiguous / in channels_last. Weights and norm statistics are random; no branch is scaled by zero
-- **trains**: after one backward pass in training mode, every parameter of a gate has a finite
-  gradient, and every gate has one that isn't zero
+- **trains**: a backward pass in training mode gives every parameter of a gate a finite gradient,
+  and every gate one that isn't zero (in one of three passes, where paths are dropped at random)
 - **compiles**: `torch.compile(fullgraph=True, backend="aot_eager")`: no graph break, same output
 - **exports**: `torch.export.export`, same output
 
@@ -164,6 +164,6 @@ def _reasons(facts: Sequence[Record]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for fact in facts:
         short = fact["reason"].partition("; ")[0][:160]
-        by_reason.setdefault(short.replace(fact["name"], "…"), []).append(fact["name"])
+        by_reason.setdefault(short, []).append(fact["name"])
     ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     return [*(f"- {', '.join(names)}: {reason}" for reason, names in ordered), ""]

@@ -27,6 +27,7 @@ from whatwhere.files import write_json
 # Compiled and exported code may compute in another order; this is relative to the largest output.
 ROUNDING = 1e-4
 NOT_WITHOUT = "not without gates"
+PASSES = 3
 Record = dict[str, Any]
 
 
@@ -77,7 +78,8 @@ def attended(model: nn.Module, arguments: Arguments) -> tuple[Record, list[str]]
         try:
             report, needs_example = whatwhere.attend(model, "cbam", example=arguments), True
         except ValueError as error:
-            return {"status": "refused", "reason": _line(error), "parameters": size_before}, []
+            reason = _line(error).partition(" Name the modules")[0]
+            return {"status": "refused", "reason": reason, "parameters": size_before}, []
     after = evaluate(model, arguments)
     off_last = None
     if laid_out is not None and before_last is not None:
@@ -99,25 +101,30 @@ def attended(model: nn.Module, arguments: Arguments) -> tuple[Record, list[str]]
 
 
 def trains(model: nn.Module, each: Entry, gates: list[str]) -> str:
-    """One backward pass in training mode: every parameter of a gate has a finite gradient."""
-    torch.manual_seed(0)
-    arguments = each.example() if each.training is None else each.training()
-    made = outputs(call(model.train(), arguments))
-    floating = [tensor for tensor in made if tensor.requires_grad]
-    sum(tensor.square().sum() for tensor in floating).backward()
-    parameters = dict(model.named_parameters())
-    moved = set()
-    for name in gates:
-        gradient = parameters[name].grad
-        if gradient is None:
-            return f"no gradient for {name}"
-        if not bool(gradient.isfinite().all()):
-            return f"the gradient of {name} is not finite"
-        if bool((gradient != 0).any()):
-            moved.add(_gate(name))
-    idle = sorted({_gate(name) for name in gates} - moved)
-    model.zero_grad()
-    return "yes" if not idle else f"{len(idle)} gates have zero gradients, {idle[0]} first"
+    """Backward passes in training mode: every parameter of a gate has a finite gradient.
+
+    Every gate has one that isn't zero, too, in one of a few passes: where paths are dropped at
+    random, a gate may be on none of them in the first.
+    """
+    idle = {_gate(name) for name in gates}
+    for seed in range(PASSES):
+        torch.manual_seed(seed)
+        arguments = each.example() if each.training is None else each.training()
+        made = outputs(call(model.train(), arguments, seed=seed))
+        sum(tensor.square().sum() for tensor in made if tensor.requires_grad).backward()
+        parameters = dict(model.named_parameters())
+        for name in gates:
+            gradient = parameters[name].grad
+            if gradient is None:
+                return f"no gradient for {name}"
+            if not bool(gradient.isfinite().all()):
+                return f"the gradient of {name} is not finite"
+            if bool((gradient != 0).any()):
+                idle.discard(_gate(name))
+        model.zero_grad()
+        if not idle:
+            return "yes"
+    return f"{len(idle)} gates have zero gradients, {min(idle)} first"
 
 
 def _gate(parameter: str) -> str:

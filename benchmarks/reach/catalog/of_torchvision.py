@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.reach.catalog.entry import Arguments, Entry, image, volume
 
 CLASSIFICATION = (
-    *("alexnet", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"),
+    *("alexnet", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d"),
     *("densenet121", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5"),
     *("shufflenet_v2_x0_5", "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf"),
     *("regnet_y_400mf", "convnext_tiny", "maxvit_t", "swin_t", "vit_b_16"),
