@@ -57,18 +57,18 @@ def _summary(libraries: Record) -> str:
         attended = [row for row in rows if row["status"] == "attended"]
         able = {
             step: [row for row in attended if not row[step].startswith(NOT_WITHOUT)]
-            for step in ("compiles", "exports")
+            for step in ("trains", "compiles", "exports")
         }
         counts = [
             str(len(rows)),
             str(len(attended)),
             _of(attended, lambda row: _worst(row) == 0),
-            _of(attended, lambda row: row["trains"] == "yes"),
+            _of(able["trains"], lambda row: row["trains"] == "yes"),
             _of(able["compiles"], lambda row: row["compiles"] == "yes"),
             _of(able["exports"], lambda row: row["exports"] == "yes"),
         ]
         lines.append(f"| {title} {version} | {' | '.join(counts)} |")
-    note = "Compile and export are of those that do without gates.\n"
+    note = "The last three are of those networks that can without gates.\n"
     return "\n".join([*lines, "", note])
 
 

@@ -116,7 +116,7 @@ def trains(model: nn.Module, each: Entry, gates: list[str]) -> str:
         for name in gates:
             gradient = parameters[name].grad
             if gradient is None:
-                return f"no gradient for {name}"
+                return _without_gradient(model, name)
             if not bool(gradient.isfinite().all()):
                 return f"the gradient of {name} is not finite"
             if bool((gradient != 0).any()):
@@ -125,6 +125,15 @@ def trains(model: nn.Module, each: Entry, gates: list[str]) -> str:
         if not idle:
             return "yes"
     return f"{len(idle)} gates have zero gradients, {min(idle)} first"
+
+
+def _without_gradient(model: nn.Module, parameter: str) -> str:
+    """Where the network doesn't differentiate through a module, a gate there has no gradient."""
+    site = model.get_submodule(_gate(parameter))
+    own = [value for name, value in site.named_parameters() if ".attention." not in f".{name}"]
+    if any(value.requires_grad for value in own) and all(value.grad is None for value in own):
+        return f"{NOT_WITHOUT}: no gradient reaches {_gate(parameter)}"
+    return f"no gradient for {parameter}"
 
 
 def _gate(parameter: str) -> str:

@@ -56,11 +56,24 @@ def test_a_gate_without_a_gradient_shows():
     each = Entry("network", Functional, IMAGE)
     model.head.weight.data.zero_()
     assert trains(model, each, gates).startswith("2 gates have zero gradients, second first")
-    model.third.requires_grad_(False)
+    model.third.attention.requires_grad_(False)
     assert trains(model, each, gates).startswith("no gradient for third.attention.")
-    model.third.requires_grad_(True)
+    model.third.attention.requires_grad_(True)
     model.head.weight.data.fill_(float("nan"))
     assert "is not finite" in trains(model, each, gates)
+
+
+class Codes(Functional):
+    def forward(self, x):
+        return self.head(self.third(x.repeat(1, 11, 1, 1)[:, :32]).detach().mean((2, 3)))
+
+
+def test_a_network_that_does_not_differentiate_there_is_told_apart():
+    model = Codes()
+    whatwhere.attend(model, "cbam", where="third")
+    gates = [name for name, _ in model.named_parameters() if ".attention." in name]
+    each = Entry("network", Codes, IMAGE)
+    assert trains(model, each, gates) == f"{NOT_WITHOUT}: no gradient reaches third"
 
 
 class Looks(Functional):
