@@ -1,5 +1,6 @@
 """What (channel), where (spatial) and when (temporal) attention for convolutional networks."""
 
+from whatwhere.checkpoints import load, save
 from whatwhere.gates import (
     CBAM,
     ChannelAttention,
@@ -12,7 +13,7 @@ from whatwhere.gates import (
     names,
 )
 from whatwhere.ops import implementation
-from whatwhere.surgery import attached, attend, detach, sites
+from whatwhere.surgery import attached, attend, detach, parameter_groups, sites
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,9 @@ __all__ = [
     "build",
     "detach",
     "implementation",
+    "load",
     "names",
+    "parameter_groups",
+    "save",
     "sites",
 ]

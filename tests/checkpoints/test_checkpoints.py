@@ -51,9 +51,10 @@ def test_a_checkpoint_rebuilds_its_gates(tmp_path):
     attend(model, "cbam", dialect="official", kernel_size=3, start="identity")
     randomise(model).eval()
     path = tmp_path / "model.safetensors"
-    save(model, path, classes=["a", "b"], accuracy=0.5)
+    save(model, path, facts={"classes": ["a", "b"], "accuracy": 0.5})
+    assert describe(path)["facts"] == {"classes": ["a", "b"], "accuracy": 0.5}
     other = network().eval()
-    assert load(other, path) == {"classes": ["a", "b"], "accuracy": 0.5}
+    assert load(path, into=other) is other
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(other.eval()(x), model(x))
     assert attached(other) == attached(model)
@@ -64,7 +65,7 @@ def test_a_checkpoint_rebuilds_its_gates(tmp_path):
 def test_a_plain_network_has_a_checkpoint_too(tmp_path):
     save(network(), tmp_path / "plain.safetensors")
     other = network()
-    assert load(other, tmp_path / "plain.safetensors") == {}
+    load(tmp_path / "plain.safetensors", into=other)
     assert attached(other) == ()
 
 
@@ -87,7 +88,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(tmp_path
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     message = r"head.weight is \(4, 16\) in the file and \(9, 16\) in the network"
     with pytest.raises(ValueError, match=message):
-        load(other, tmp_path / "model.safetensors")
+        load(tmp_path / "model.safetensors", into=other)
     assert list(other.state_dict()) == list(before)
     assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
 
@@ -97,7 +98,7 @@ def test_options_come_back_as_they_were(tmp_path):
     attend(model, "cbam", kernel_size=(3, 5))
     save(model, tmp_path / "model.safetensors")
     other = network()
-    load(other, tmp_path / "model.safetensors")
+    load(tmp_path / "model.safetensors", into=other)
     assert attached(other) == attached(model)
 
 
@@ -105,7 +106,7 @@ def test_wrapped_networks_are_saved_under_their_own_names(tmp_path):
     model = network()
     attend(model, "se")
     save(torch.compile(model, backend="eager"), tmp_path / "model.safetensors")
-    load(network(), tmp_path / "model.safetensors")
+    load(tmp_path / "model.safetensors", into=network())
 
 
 def test_tied_weights_are_saved_once_and_loaded(tmp_path):
@@ -116,7 +117,7 @@ def test_tied_weights_are_saved_once_and_loaded(tmp_path):
 
     model, other = tied(), tied()
     save(model, tmp_path / "tied.safetensors")
-    load(other, tmp_path / "tied.safetensors")
+    load(tmp_path / "tied.safetensors", into=other)
     assert torch.equal(other[1].weight, model[0].weight)
 
 
@@ -125,4 +126,4 @@ def test_a_later_format_is_refused(tmp_path, monkeypatch):
     save(network(), tmp_path / "model.safetensors")
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"of format 1 at .*, got '2'"):
-        load(network(), tmp_path / "model.safetensors")
+        load(tmp_path / "model.safetensors", into=network())

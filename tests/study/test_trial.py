@@ -43,8 +43,8 @@ def test_the_checkpoint_is_the_network_that_was_tested(tmp_path, settings):
     run_trial(trial)
     record = trial.result()
     data = load_data(settings.data)
-    network = Backbone("small", classes=2, in_channels=1, ndim=2).build(seed=99)
-    facts = checkpoints.load(network, tmp_path / record["checkpoint"])
+    network = checkpoints.load(tmp_path / record["checkpoint"])
+    facts = checkpoints.describe(tmp_path / record["checkpoint"])["facts"]
     assert facts["classes"] == list(data.classes)
     x = torch.stack([data.test[index][0] for index in range(len(data.test))])
     with torch.no_grad():

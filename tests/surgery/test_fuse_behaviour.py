@@ -80,7 +80,7 @@ def test_checkpoints_hold_gates_that_can_be_fused_again(tmp_path, passes):
     _, fused, sites = small()
     checkpoints.save(fused, tmp_path / "model.safetensors")
     loaded = SmallResNet(5, channels=(8, 16), blocks=(1, 2))
-    checkpoints.load(loaded, tmp_path / "model.safetensors")
+    checkpoints.load(tmp_path / "model.safetensors", into=loaded)
     assert fuse(loaded) == sites
     torch.testing.assert_close(loaded.eval()(X), fused.eval()(X))
     assert passes == [RELU] * 6

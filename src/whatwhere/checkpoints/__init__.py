@@ -1,4 +1,4 @@
-"""Checkpoints: dialects of other code bases, and files that describe their own gates."""
+"""Checkpoints: dialects of other code bases, and files that rebuild their networks."""
 
 from whatwhere.checkpoints.dialects import convert
 from whatwhere.checkpoints.files import describe, load, save

@@ -68,6 +68,13 @@ class Backbone:
         except BackboneError:
             return False
 
+    def recipe(self, *, width: float = 1.0) -> dict[str, Any]:
+        """What ``checkpoints.save`` is told of how the network is built; timm's says so itself."""
+        if self.name != "small":
+            return {}
+        name = f"{SmallResNet.__module__}.{SmallResNet.__name__}"
+        return {"network": name, "arguments": self._small_arguments(width)}
+
     def parameters_at(self, width: float) -> int:
         """Parameters of the network widened by a factor."""
         with torch.device("meta"):
@@ -102,12 +109,15 @@ class Backbone:
     def _small(self, width: float) -> nn.Module:
         if self.pretrained:
             raise ValueError("the small backbone has no pretrained weights")
-        return SmallResNet(
-            self.classes,
-            in_channels=self.in_channels,
-            ndim=self.ndim,
-            channels=[round(channels * width) for channels in (16, 32, 64)],
-        )
+        return SmallResNet(**self._small_arguments(width))
+
+    def _small_arguments(self, width: float) -> dict[str, Any]:
+        return {
+            "classes": self.classes,
+            "in_channels": self.in_channels,
+            "ndim": self.ndim,
+            "channels": [round(channels * width) for channels in (16, 32, 64)],
+        }
 
 
 def _from_timm(backbone: Backbone, model: str, width: float) -> nn.Module:

@@ -133,16 +133,19 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     checkpoints.save(
         network,
         path,
-        backbone=trial.settings.backbone,
-        classes=study_data.classes,
-        shape=study_data.shape,
-        width=trial.variant.width,
-        mean=study_data.mean,
-        std=study_data.std,
-        data=study_data.name,
-        variant=trial.variant.name,
-        seed=trial.seed,
-        test=record["test"],
+        **backbone.recipe(width=trial.variant.width),
+        facts={
+            "backbone": trial.settings.backbone,
+            "classes": study_data.classes,
+            "shape": study_data.shape,
+            "width": trial.variant.width,
+            "mean": study_data.mean,
+            "std": study_data.std,
+            "data": study_data.name,
+            "variant": trial.variant.name,
+            "seed": trial.seed,
+            "test": record["test"],
+        },
     )
     record["checkpoint"] = str(path.relative_to(trial.run))
     return record

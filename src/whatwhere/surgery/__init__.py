@@ -3,6 +3,8 @@
 from whatwhere.surgery.attach import attached, attend, detach, reattach
 from whatwhere.surgery.fusion import fuse
 from whatwhere.surgery.gated import AttachedGate
+from whatwhere.surgery.groups import parameter_groups
+from whatwhere.surgery.life import described
 from whatwhere.surgery.places import Kind, Site, Skipped
 from whatwhere.surgery.report import Report
 from whatwhere.surgery.survey import WORDS, sites
@@ -16,8 +18,10 @@ __all__ = [
     "Skipped",
     "attached",
     "attend",
+    "described",
     "detach",
     "fuse",
+    "parameter_groups",
     "reattach",
     "sites",
 ]

@@ -13,17 +13,16 @@ from torch import nn
 from whatwhere.checks import check_choice
 from whatwhere.gates import Start, build
 from whatwhere.gates.algebra import STARTS
-from whatwhere.surgery.fusion import apply_attention
 from whatwhere.surgery.fusion import fuse as fuse_gates
 from whatwhere.surgery.gated import (
     CHILD,
     AttachedGate,
     Replacement,
-    apply_to_argument,
     gated_sites,
     swap,
 )
 from whatwhere.surgery.inputs import Example
+from whatwhere.surgery.life import describe_in_state_dict, hooks_of
 from whatwhere.surgery.making import check_runs, fitted, made
 from whatwhere.surgery.places import Skipped, Survey
 from whatwhere.surgery.report import Report
@@ -164,10 +163,10 @@ def attached(model: nn.Module) -> tuple[AttachedGate, ...]:
     """
     found = gated_sites(model)
     for site, description in found:
-        if not _hooks_of(site, description):
+        if not hooks_of(site, description):
             raise RuntimeError(
                 f"the gate {description.site}.{CHILD} is no longer applied: its hook was "
-                "dropped, as convert_sync_batchnorm does; convert first, then attend"
+                "dropped; detach(model) takes it out, and attend puts one in again"
             )
     return tuple(description for _, description in found)
 
@@ -199,7 +198,7 @@ def detach(model: nn.Module, *, sites: Sequence[str] | None = None) -> tuple[Att
             raise ValueError(f"detach: expected names among the gated sites {gated}, got {sites!r}")
         found = [(site, description) for site, description in found if description.site in sites]
     for site, description in found:
-        for key in _hooks_of(site, description):
+        for key in hooks_of(site, description):
             site._forward_hooks.pop(key, None)
             site._forward_pre_hooks.pop(key, None)
             site._forward_pre_hooks_with_kwargs.pop(key, None)
@@ -207,17 +206,6 @@ def detach(model: nn.Module, *, sites: Sequence[str] | None = None) -> tuple[Att
         if isinstance(site, Replacement):
             swap(model, description.site, site.restored(model))
     return tuple(description for _, description in found)
-
-
-def _hooks_of(site: nn.Module, description: AttachedGate) -> list[int]:
-    """The keys of the hooks that apply a site's gate: one, or none if it was dropped."""
-    hooks: dict[int, Any]
-    own: Any
-    if description.argument is None:
-        hooks, own = site._forward_hooks, apply_attention
-    else:
-        hooks, own = site._forward_pre_hooks, apply_to_argument
-    return [key for key, hook in hooks.items() if hook is own]
 
 
 def _usable(model: nn.Module, where: Where, example: Example | None) -> Survey:
@@ -252,8 +240,5 @@ def _attach(model: nn.Module, gate: nn.Module, description: AttachedGate) -> Non
     if description.replaces:
         site = Replacement(site).train(site.training)
         swap(model, description.site, site)
-    site.add_module(CHILD, gate.train(site.training))
-    if description.argument is None:
-        site.register_forward_hook(apply_attention)
-    else:
-        site.register_forward_pre_hook(apply_to_argument, with_kwargs=True)
+    describe_in_state_dict(gate)
+    site.add_module(CHILD, gate.train(site.training))  # life.follow has the site apply it

@@ -15,7 +15,7 @@ from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS
 from whatwhere.gates.shortcuts import global_hooks, is_plain_gate, quiet
 from whatwhere.ops.routing import route
 from whatwhere.surgery.deferred import Deferred, Last
-from whatwhere.surgery.gated import CHILD, gated, gated_sites
+from whatwhere.surgery.gated import CHILD, gate_at, gated, gated_sites
 from whatwhere.surgery.graph import Node, Trace
 from whatwhere.surgery.trace import trace
 
@@ -44,9 +44,9 @@ class Fusion:
     passed: tuple[nn.Module, ...]
 
 
-def apply_attention(site: nn.Module, _inputs: Any, output: Tensor) -> Any:
+def apply_attention(site: nn.Module, _inputs: Any, output: Any) -> Any:
     """The hook of every site: its output times the gate, or what stands for that."""
-    attention: Any = site._modules[CHILD]
+    attention = gate_at(site)
     fusion: Fusion | None = attention.fusion
     if fusion is None or torch.compiler.is_compiling() or not _may_wait(site, fusion, output):
         return gated(attention, output)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from whatwhere.gates import Start
 
@@ -65,22 +66,41 @@ def apply_to_argument(
     site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The hook of sites whose argument is gated."""
-    gate: Any = site._modules[CHILD]
+    gate = gate_at(site)
     key: int | str = gate.attachment.argument
     if isinstance(key, str):
         return args, {**kwargs, key: gated(gate, kwargs[key])}
     return (*args[:key], gated(gate, args[key]), *args[key + 1 :]), kwargs
 
 
-def gated(gate: Any, x: Tensor) -> Tensor:
+def gate_at(site: nn.Module) -> Any:
+    """The gate of a site.
+
+    Raises:
+        RuntimeError: it has none, and hooks that were to apply one.
+    """
+    gate = site._modules.get(CHILD)
+    if gate is None:  # fusing and quantising move a module's hooks to the one in its place
+        raise RuntimeError(
+            f"a {type(site).__name__} took the place and the hooks of a module with a gate, and "
+            "not the gate: prepare, fuse or convert the network first, then attend"
+        )
+    return gate
+
+
+def gated(gate: Any, x: Any) -> Any:
     """The gate's output for a feature map in the network's own layout."""
-    y: Tensor
     if gate.attachment.channels_last:
         # In memory this is torch's channels_last, which gates take as it is.
-        y = gate(x.movedim(-1, 1)).movedim(1, -1)
-        return y
-    y = gate(x)
-    return y
+        return _called(gate, x.movedim(-1, 1)).movedim(1, -1)
+    return _called(gate, x)
+
+
+def _called(gate: Any, x: Any) -> Any:
+    if isinstance(x, Proxy):  # of torch.fx, whose graph has a gate as one node
+        tracer: Any = x.tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(gate), (x,), {})
+    return gate(x)
 
 
 def gated_sites(model: nn.Module) -> list[tuple[nn.Module, AttachedGate]]:
