@@ -25,7 +25,8 @@ def entries() -> Iterator[Entry]:
     options: dict[str, Any] = {"spatial_dims": 3, "in_channels": 1, "num_classes": 2}
     yield _entry("SEResNet50, 3-D", 3, nets.SEResNet50, side=64, **options)
     efficient = {**options, "pretrained": False}
-    yield _entry("EfficientNetBN, 3-D", 3, nets.EfficientNetBN, "efficientnet-b0", 64, **efficient)
+    name = "EfficientNetBN, 3-D"
+    yield _entry(name, 3, nets.EfficientNetBN, "efficientnet-b0", side=64, **efficient)
     yield _entry("BasicUNet, 3-D", 3, nets.BasicUNet, 3, 1, 2, THICK)
     yield _entry("BasicUNetPlusPlus, 3-D", 3, nets.BasicUNetPlusPlus, 3, 1, 2, THICK)
     yield _entry("AttentionUnet, 3-D", 3, nets.AttentionUnet, 3, 1, 2, (8, 16, 32), (2, 2))
