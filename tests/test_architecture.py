@@ -21,6 +21,7 @@ LEVELS = {
     "look": 4,
     "bench": 5,
     "study": 5,
+    "trim": 5,
     "cli": 6,
     "__main__": 7,
 }

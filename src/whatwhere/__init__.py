@@ -12,8 +12,10 @@ from whatwhere.gates import (
     build,
     names,
 )
+from whatwhere.look import diagnose, record
 from whatwhere.ops import implementation
 from whatwhere.surgery import attached, attend, detach, parameter_groups, sites
+from whatwhere.trim import fold, prune
 
 __version__ = "0.1.0"
 
@@ -30,10 +32,14 @@ __all__ = [
     "attend",
     "build",
     "detach",
+    "diagnose",
+    "fold",
     "implementation",
     "load",
     "names",
     "parameter_groups",
+    "prune",
+    "record",
     "save",
     "sites",
 ]

@@ -183,6 +183,25 @@ def test_compiles_whole_and_exports_with_dynamic_sizes():
     torch.testing.assert_close(program.module()(other), model(other))
 
 
+@pytest.mark.parametrize("attended", ["before", "after"])
+def test_code_compiled_for_the_plain_network_does_not_run_for_the_gated_one(attended):
+    torch._dynamo.config.skip_nnmodule_hook_guards = True  # as torch has it
+    torch._dynamo.reset()
+    plain = small().eval()
+    model = copy.deepcopy(plain)
+    if attended == "before":
+        attend(model, "cbam", start="paper")
+    compiled = torch.compile(plain, backend="eager")
+    expected = compiled(X)
+    if attended == "after":
+        attend(model, "cbam", start="paper")
+    torch.testing.assert_close(torch.compile(model, backend="eager")(X), model(X))
+    torch.testing.assert_close(compiled(X), expected)
+    attend(plain, "cbam", start="paper")
+    torch.testing.assert_close(compiled(X), plain(X))
+    assert not torch.allclose(plain(X), expected)
+
+
 def test_gates_train_under_autocast():
     model = gated().train()
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,188 +1,189 @@
-"""What the gates of a network do on data: their spread, their state, and whether they point right.
+"""What the gates of a network do on data: their spread, their state, their worth.
 
 Only running sums are kept, so any number of inputs can go through.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from whatwhere.evaluation import evaluating
-from whatwhere.gates import Gate, Kind, Par
+from whatwhere.gates import Gate, Par
+from whatwhere.look.ablation import Score, check_scipy, measure_costs, top1
+from whatwhere.look.batches import Batch, batches, check_repeatable
 from whatwhere.look.pointing import Hits, Pointing, Truth, pointing_for
 from whatwhere.look.record import gates_in, record
+from whatwhere.look.records import Cost, Diagnosis, GateRecord, State, advice
+from whatwhere.look.sums import EDGE, Sums
 
-State = Literal["live", "constant", "dead", "saturated", "unmoved"]
-
-TOP = {"sigmoid": 1.0, "double_sigmoid": 2.0}
-START = {"sigmoid": 0.5, "double_sigmoid": 1.0}
-
-EDGE = 0.02  # of the range: below it an entry is low, above 1 - EDGE it is high
 UNMOVED = 1e-3
 CONSTANT = 1e-3
 SATURATED = 0.9
 
 
-@dataclass(frozen=True)
-class GateRecord:
-    """One gate over all inputs.
-
-    Attributes:
-        site: qualified name of the gate in the network.
-        kind: "what", "where", "when" or "joint".
-        mean: of all entries.
-        spread: standard deviation over inputs and positions.
-        spread_over_inputs: standard deviation over inputs, of each entry, averaged over entries:
-            0 for a gate that does the same to every input.
-        low_fraction: entries below 2% of the activation's range.
-        high_fraction: entries above 98% of it.
-        moved: mean distance from the start value, 1 for 2σ and 0.5 for σ.
-        state: "unmoved" (moved < 0.001), "dead" (mean below 2% of the range), "saturated" (at
-            least 90% of the entries low or high), "constant" (spread_over_inputs < 0.001), else
-            "live"; the first that holds.
-        hits: the pointing game, where the truth is known.
-    """
-
-    site: str
-    kind: Kind
-    mean: float
-    spread: float
-    spread_over_inputs: float
-    low_fraction: float
-    high_fraction: float
-    moved: float
-    state: State
-    hits: Hits | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as plain values, for JSON."""
-        return asdict(self)
-
-
 def diagnose(
     model: nn.Module,
-    batches: Iterable[Tensor],
+    data: Iterable[Any],
     *,
+    score: Score | None = None,
+    tolerance: float = 0.01,
     truth: Truth | None = None,
     shape: Sequence[int] | None = None,
-) -> list[GateRecord]:
-    """Measure every gate over batches of inputs, in the order in which the gates run.
+) -> Diagnosis:
+    """Measure every gate over data, in the order in which the gates first run.
+
+    Where the data has targets, each gate is also replaced, alone, by its mean over the inputs and
+    by one, and the scores are compared sample by sample: 2 × gates + 2 runs of the data. What
+    several gates are worth together is not measured.
 
     The network is in evaluation mode meanwhile, and as it was afterwards.
 
     Args:
-        model: the network.
-        batches: input tensors (N, C, *S), on the network's device.
+        model: the network, whose forward takes one tensor.
+        data: batches of inputs (N, C, *S), or pairs of inputs and targets, as a DataLoader gives.
+        score: of outputs and targets, one number per sample, higher is better; if not given, 1
+            for a sample whose largest output (N, K) is its target (N,) and 0 for others.
+        tolerance: a drop of the mean score that counts as none; see ``GateRecord.advice``.
         truth: the true places of the inputs, in their order; there may be more than inputs.
         shape: (C, *S), if every input has to have it.
 
     Raises:
-        ValueError: no inputs, inputs of another shape, more inputs than true places, or a gate
+        ValueError: no inputs, inputs of another shape, more inputs than true places, data with
+            targets that can be gone through once only, a score that does not fit, or a gate
             with NaN, as of a network that diverged.
+        ImportError: there are targets, and no scipy.
 
     >>> from whatwhere import CBAM
     >>> cbam = CBAM(8, start="identity")
     >>> [(gate.kind, gate.state) for gate in diagnose(cbam, [torch.randn(4, 8, 6, 6)])]
     [('what', 'unmoved'), ('where', 'unmoved')]
     """
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"diagnose: expected tolerance to be at least 0, got {tolerance!r}")
     gates = gates_in(model)
-    sums: dict[str, _Sums] = {}
-    first = 0
-    with evaluating(model):
-        for batch in batches:
-            if shape is not None and tuple(batch.shape[1:]) != tuple(shape):
-                raise ValueError(
-                    f"diagnose: expected inputs of shape (N, {', '.join(map(str, shape))}), "
-                    f"got {tuple(batch.shape)}"
-                )
+    costs: dict[str, tuple[Cost, Cost]] = {}
+    mean_score: float | None = None
+    # Code that was compiled before would not run the hooks that look, and those that replace.
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        seen = _Seen(gates, truth)
+        for batch in batches("diagnose", model, data):
+            _check_batch(batch, shape)
+            if seen.inputs == 0:
+                seen.labelled = _check_targets(batch, data, score)
+            elif seen.labelled is (batch.targets is None):
+                raise ValueError("diagnose: expected all batches to have targets, or none")
             with record(model) as recorded:
-                model(batch)
-            for site, calls in recorded.items():
-                if site not in sums:
-                    sums[site] = _Sums(site, gates[site], truth)
-                for call in calls:
-                    sums[site].add(call.to("cpu", torch.float64), first)
-            first += batch.shape[0]
-    if first == 0:
-        raise ValueError("diagnose: expected at least one input, got none")
-    if not sums:
-        raise ValueError(
-            f"diagnose: expected a network with gates that run, got one with {len(gates)} gates, "
-            "none of which ran"
-        )
-    return [each.record() for each in sums.values()]
+                model(batch.inputs)
+            seen.add(recorded, len(batch.inputs))
+        seen.check()
+        if seen.labelled:
+            means = {site: sums.mean() for site, sums in seen.sums.items()}
+            again = batches("diagnose", model, data)
+            judge = top1 if score is None else score
+            mean_score, costs = measure_costs(model, again, gates, means, judge)
+    records = [
+        _record(sums, seen.hits(site), costs.get(site), tolerance)
+        for site, sums in seen.sums.items()
+    ]
+    return Diagnosis(tuple(records), seen.inputs, mean_score, tolerance)
 
 
-class _Sums:
-    """Running sums of one gate, of its distance from the start, which keeps them exact."""
+class _Seen:
+    """What the first run of the data shows."""
 
-    def __init__(self, site: str, gate: Gate | Par, truth: Truth | None) -> None:
-        self.site = site
-        self.kind: Kind = gate.kind
-        self.top = TOP[gate.activation.name]
-        self.start = START[gate.activation.name]
-        self.pointing: Pointing | None = None if truth is None else pointing_for(gate.kind, truth)
+    def __init__(self, gates: Mapping[str, Gate | Par], truth: Truth | None) -> None:
+        self.gates = gates
+        self.truth = truth
+        self.sums: dict[str, Sums] = {}
+        self.pointings: dict[str, Pointing | None] = {}
         self.inputs = 0
-        self.sum = torch.zeros(())
-        self.squares = torch.zeros(())
-        self.distance = 0.0
-        self.low = 0
-        self.high = 0
+        self.labelled = False
 
-    def add(self, gate: Tensor, first: int) -> None:
-        """Take in the gate (N, ...) of the inputs that begin at number ``first``."""
-        if self.inputs and self.sum.shape != gate.shape[1:]:
-            raise ValueError(
-                f"diagnose: expected {self.site} to have one shape for all inputs, got "
-                f"{tuple(self.sum.shape)} and {tuple(gate.shape[1:])}"
-            )
-        if not gate.isfinite().all():
-            raise ValueError(
-                f"diagnose: expected {self.site} to give finite gates, got "
-                f"{int((~gate.isfinite()).sum())} NaN or infinite entries"
-            )
-        shifted = gate - self.start
-        self.inputs += gate.shape[0]
-        self.sum = self.sum + shifted.sum(0)
-        self.squares = self.squares + shifted.square().sum(0)
-        self.distance += shifted.abs().sum().item()
-        self.low += int((gate < EDGE * self.top).sum())
-        self.high += int((gate > (1 - EDGE) * self.top).sum())
-        if self.pointing is not None:
-            self.pointing.add(gate, first)
+    def add(self, recorded: Mapping[str, Sequence[Tensor]], inputs: int) -> None:
+        """Take in the gates of so many inputs more."""
+        for site, calls in recorded.items():
+            if site not in self.sums:
+                gate, truth = self.gates[site], self.truth
+                self.sums[site] = Sums(site, gate, owner="diagnose")
+                self.pointings[site] = None if truth is None else pointing_for(gate.kind, truth)
+            pointing = self.pointings[site]
+            for call in calls:
+                self.sums[site].add(call)
+                if pointing is not None:
+                    pointing.add(call.to("cpu", torch.float64), self.inputs)
+        self.inputs += inputs
 
-    def record(self) -> GateRecord:
-        """What the sums say."""
-        entries = self.inputs * self.sum.numel()
-        shift = self.sum.sum().item() / entries
-        variance = self.squares.sum().item() / entries - shift**2
-        variances = self.squares / self.inputs - (self.sum / self.inputs).square()
-        spread_over_inputs = variances.clamp(min=0).sqrt().mean().item()
-        return GateRecord(
-            site=self.site,
-            kind=self.kind,
-            mean=self.start + shift,
-            spread=math.sqrt(max(variance, 0.0)),
-            spread_over_inputs=spread_over_inputs,
-            low_fraction=self.low / entries,
-            high_fraction=self.high / entries,
-            moved=self.distance / entries,
-            state=self._state(self.start + shift, spread_over_inputs),
-            hits=None if self.pointing is None else self.pointing.hits(),
+    def check(self) -> None:
+        """Refuse to go on with nothing."""
+        if self.inputs == 0:
+            raise ValueError("diagnose: expected at least one input, got none")
+        if not self.sums:
+            raise ValueError(
+                f"diagnose: expected a network with gates that run, got one with "
+                f"{len(self.gates)} gates, none of which ran"
+            )
+
+    def hits(self, site: str) -> Hits | None:
+        """The pointing game of a gate, where it is played."""
+        pointing = self.pointings[site]
+        return None if pointing is None else pointing.hits()
+
+
+def _check_batch(batch: Batch, shape: Sequence[int] | None) -> None:
+    got = tuple(batch.inputs.shape)
+    if shape is not None and got[1:] != tuple(shape):
+        raise ValueError(
+            f"diagnose: expected inputs of shape (N, {', '.join(map(str, shape))}), got {got}"
         )
 
-    def _state(self, mean: float, spread_over_inputs: float) -> State:
-        entries = self.inputs * self.sum.numel()
-        if self.distance / entries < UNMOVED:
-            return "unmoved"
-        if mean < EDGE * self.top:
-            return "dead"
-        if (self.low + self.high) / entries >= SATURATED:
-            return "saturated"
-        if spread_over_inputs < CONSTANT:
-            return "constant"
-        return "live"
+
+def _check_targets(batch: Batch, data: Iterable[Any], score: Score | None) -> bool:
+    if batch.targets is None:
+        if score is not None:
+            raise ValueError("diagnose: expected targets for the score, got inputs alone")
+        return False
+    check_repeatable("diagnose", data, "for the means first and the costs then")
+    check_scipy()
+    return True
+
+
+def _record(
+    sums: Sums, hits: Hits | None, costs: tuple[Cost, Cost] | None, tolerance: float
+) -> GateRecord:
+    """What the sums say."""
+    shift = sums.sum.sum().item() / sums.entries
+    variance = sums.squares.sum().item() / sums.entries - shift**2
+    variances = sums.squares / sums.inputs - (sums.sum / sums.inputs).square()
+    spread_over_inputs = variances.clamp(min=0).sqrt().mean().item()
+    of_mean, of_one = (None, None) if costs is None else costs
+    return GateRecord(
+        site=sums.site,
+        kind=sums.kind,
+        mean=sums.start + shift,
+        spread=math.sqrt(max(variance, 0.0)),
+        spread_over_inputs=spread_over_inputs,
+        deviation=sums.deviation(),
+        low_fraction=sums.low / sums.entries,
+        high_fraction=sums.high / sums.entries,
+        moved=sums.moved,
+        state=_state(sums, sums.start + shift, spread_over_inputs),
+        hits=hits,
+        cost_of_mean=of_mean,
+        cost_of_one=of_one,
+        advice=None if costs is None else advice(*costs, tolerance),
+    )
+
+
+def _state(sums: Sums, mean: float, spread_over_inputs: float) -> State:
+    if sums.moved < UNMOVED:
+        return "unmoved"
+    if mean < EDGE * sums.top:
+        return "dead"
+    if (sums.low + sums.high) / sums.entries >= SATURATED:
+        return "saturated"
+    if spread_over_inputs < CONSTANT:
+        return "constant"
+    return "live"

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from whatwhere.evaluation import evaluating
 from whatwhere.gates import Kind
 from whatwhere.look import panels
-from whatwhere.look.diagnose import START, TOP
 from whatwhere.look.panels import LEAST_SPAN, Drawn, evenly
 from whatwhere.look.record import gates_in, record
+from whatwhere.look.sums import START, TOP
 
 MOST = 8  # gates of a kind that a figure shows
 

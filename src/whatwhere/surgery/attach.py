@@ -13,6 +13,7 @@ from torch import nn
 from whatwhere.checks import check_choice
 from whatwhere.gates import Start, build
 from whatwhere.gates.algebra import STARTS
+from whatwhere.surgery.compiled import look_at_hooks
 from whatwhere.surgery.fusion import fuse as fuse_gates
 from whatwhere.surgery.gated import (
     CHILD,
@@ -241,4 +242,5 @@ def _attach(model: nn.Module, gate: nn.Module, description: AttachedGate) -> Non
         site = Replacement(site).train(site.training)
         swap(model, description.site, site)
     describe_in_state_dict(gate)
+    look_at_hooks()
     site.add_module(CHILD, gate.train(site.training))  # life.follow has the site apply it

@@ -9,6 +9,7 @@ from whatwhere.surgery.places.site import Kind, Site, Skipped, Survey, Wanted
 
 # They run every child they have, so a gate can't be added to them as a child.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+QUANTISING = ("torch.ao.quantization", "torchao")
 # Between the branch's last module and its addition: scaling, dropping paths, casting, and what
 # a gate may as well act before: scaling each channel by a positive number commutes with a ReLU.
 PASSED = {
@@ -94,8 +95,11 @@ def _refusal(model: nn.Module, run: Trace, call: Call, nodes: Collection[Node]) 
     name = call.name
     if name == "":
         return "the network itself has no module after it"
-    if isinstance(model.get_submodule(name), CONTAINERS):
+    module = model.get_submodule(name)
+    if isinstance(module, CONTAINERS):
         return f"{name} is a container that runs every child it has"
+    if type(module).__module__.startswith(QUANTISING):
+        return f"{name} is there for quantisation, which takes it out again"
     if run.runs[name] > 1:
         outputs = [each.output for each in run.calls if each.name == name]
         if not all(each in nodes for each in outputs):

@@ -35,7 +35,7 @@ def stage_ends(model: nn.Module, run: Trace) -> tuple[list[Wanted], list[Skipped
     for node in run.nodes:
         for source in node.inputs:
             users, after = run.users[source], node.resolution
-            if source.operation == "unsqueeze":  # a sequence, pooled as an image
+            if source.operation == "unsqueeze" and source.inputs:  # a sequence, pooled as an image
                 source, after = source.inputs[0], after[1:]
             if len(source.resolution) != rank or lowest[source] != source.resolution:
                 continue
