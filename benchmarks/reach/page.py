@@ -115,6 +115,8 @@ def _cells(row: Record, notes: list[str]) -> list[str]:
     unchanged = f"{row['difference']:.0e}" if row["difference"] else "0"
     if last is not None:
         unchanged += f" / {last:.0e}" if last else " / 0"
+    if _worst(row) != 0:
+        notes.append(f"{row['name']}, unchanged: up to rounding only, by {_worst(row):.1e}")
     percent = 100 * row["added"] / row["parameters"]
     return [
         row["where"] + (" \\*" if row["needs_example"] else ""),

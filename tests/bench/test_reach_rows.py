@@ -171,6 +171,7 @@ def test_the_page_tells_rows_apart():
     row = "| good | blocks \\* | 2 | 1,000 + 25 (2.5 %) | 0 / 2e-07 | yes | — | no |"
     assert row in text.splitlines()
     assert "| bad | no |" in text
+    assert "- good, unchanged: up to rounding only, by 2.0e-07" in text
     for note in ("- good, exports: a reason", "- bad: no place", "- b: none", "Not installed."):
         assert note in text
     assert "1 of 2 (50.0 %): 1 by blocks" in text
