@@ -47,7 +47,7 @@ def test_the_constant_part_of_a_cbam_goes_and_the_others_stay(fused, tmp_path):
     assert all("not constant" in reason for reason in reasons.values())
     save(model, tmp_path / "folded.safetensors")
     again = SmallResNet(5, channels=(8, 16), blocks=(1, 1)).eval()
-    load(again, tmp_path / "folded.safetensors")
+    load(tmp_path / "folded.safetensors", into=again)
     with torch.no_grad():
         torch.testing.assert_close(again(IMAGES), expected)
 

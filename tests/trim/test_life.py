@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from whatwhere import attached, attend, diagnose, fold, prune
-from whatwhere.checkpoints import load, save
+from whatwhere.checkpoints import describe, load, save
 from whatwhere.look import gates_in
 from whatwhere.study.networks import SmallResNet
 
@@ -60,9 +60,15 @@ def test_a_trained_network_gets_gates_and_keeps_those_that_earn_their_place(tmp_
 
     diagnosis = diagnose(model, data, tolerance=0.02)
     prune(model, diagnosis)
-    save(model, tmp_path / "small.safetensors", score=diagnosis.score)
-    elsewhere = SmallResNet(3, channels=(8, 16), blocks=(1, 1)).eval()
-    assert load(elsewhere, tmp_path / "small.safetensors") == {"score": diagnosis.score}
+    save(
+        model,
+        tmp_path / "small.safetensors",
+        network="whatwhere.study.networks.SmallResNet",
+        arguments={"classes": 3, "channels": [8, 16], "blocks": [1, 1]},
+        facts={"score": diagnosis.score},
+    )
+    elsewhere = load(tmp_path / "small.safetensors").eval()
+    assert describe(tmp_path / "small.safetensors")["facts"] == {"score": diagnosis.score}
     assert attached(elsewhere) == attached(model)
     with torch.no_grad():
         torch.testing.assert_close(elsewhere(x), model(x))

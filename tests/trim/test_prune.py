@@ -80,7 +80,7 @@ def test_what_is_left_is_as_with_ones_and_a_checkpoint_builds_it(remove, orders,
         torch.testing.assert_close(model(X), expected)
         save(model, tmp_path / "pruned.safetensors")
         again = network()
-        load(again, tmp_path / "pruned.safetensors")
+        load(tmp_path / "pruned.safetensors", into=again)
         torch.testing.assert_close(again(X), expected)
     assert list(again.state_dict()) == list(model.state_dict())
 
@@ -108,7 +108,7 @@ def test_clips(part, tmp_path):
         torch.testing.assert_close(model(x), expected)
         save(model, tmp_path / "clips.safetensors")
         again = network(3)
-        load(again, tmp_path / "clips.safetensors")
+        load(tmp_path / "clips.safetensors", into=again)
         torch.testing.assert_close(again(x), expected)
 
 
@@ -122,7 +122,7 @@ def test_dialects(dialect, tmp_path):
         torch.testing.assert_close(model(X), expected)
         save(model, tmp_path / "dialect.safetensors")
         again = network()
-        load(again, tmp_path / "dialect.safetensors")
+        load(tmp_path / "dialect.safetensors", into=again)
         torch.testing.assert_close(again(X), expected)
 
 

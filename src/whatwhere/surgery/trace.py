@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from whatwhere.evaluation import evaluating
 from whatwhere.surgery.axes import channel_span
@@ -105,8 +106,7 @@ class _Recorder(TorchDispatchMode):
         self.trace = Trace()
         self.root = Call("", None, (), {})
         self.stack: list[Call] = []
-        self._node_of: dict[int, Node] = {}
-        self._alive: list[Tensor] = []  # an id is unique only while its tensor lives
+        self._node_of: Any = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(
         self,
@@ -149,24 +149,23 @@ class _Recorder(TorchDispatchMode):
         call.given = self._nodes((args, kwargs))
         keyed: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for key, value in keyed:
-            if isinstance(value, Tensor) and id(value) in self._node_of:
-                call.arguments[key] = self._node_of[id(value)]
+            if isinstance(value, Tensor) and value in self._node_of:
+                call.arguments[key] = self._node_of[value]
 
     def returned(self, output: object) -> None:
         """Note which nodes a module's call returned."""
         call = self.stack.pop()
         call.returned = self._nodes(output)
         if isinstance(output, Tensor):
-            call.output = self._node_of.get(id(output))
+            call.output = self._node_of.get(output)
 
     def _known(self, tensor: Tensor, node: Node) -> None:
         self.trace.nodes.append(node)
-        self._node_of[id(tensor)] = node
-        self._alive.append(tensor)
+        self._node_of[tensor] = node
 
     def _nodes(self, tensors: object) -> tuple[Node, ...]:
-        found = [self._node_of.get(id(leaf)) for leaf in tree_leaves(tensors)]
-        return tuple(node for node in found if node is not None)
+        leaves = [leaf for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
+        return tuple(self._node_of[leaf] for leaf in leaves if leaf in self._node_of)
 
 
 @contextmanager
