@@ -25,7 +25,7 @@ DETECTION = (
     "ssdlite320_mobilenet_v3_large",
 )
 VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t")
-SIDE = 128  # of the images given to detectors, which scale them up
+SIDE = 128  # of the images given to detectors, which else scale them up
 
 
 def entries() -> Iterator[Entry]:
@@ -37,7 +37,8 @@ def entries() -> Iterator[Entry]:
     for name in SEGMENTATION:
         yield Entry(name, _plain(name, weights=None, weights_backbone=None), image(128))
     for name in DETECTION:
-        build = _plain(name, weights=None, weights_backbone=None, num_classes=2)
+        scaled = {} if "ssd" in name or "320" in name else {"min_size": SIDE, "max_size": SIDE}
+        build = _plain(name, weights=None, weights_backbone=None, num_classes=2, **scaled)
         yield Entry(name, build, lambda: (_pictures(),), lambda name=name: _targets(name))
     for name in VIDEO:
         size = (16, 112, 112) if "18" in name else (16, 224, 224)
