@@ -50,9 +50,8 @@ def main() -> None:
             fresh=chosen.fresh,
         )
         rows = [{"name": name, **record} for (_, name), record in records.items()]
-        for row in rows:
-            results["source"] = row.pop("stamp")["source"]
-        results["libraries"][library] = {"version": found, "rows": rows}
+        sources = {row.pop("stamp")["source"] for row in rows}
+        results["libraries"][library] = {"version": found, "sources": list(sources), "rows": rows}
         results["torch"] = torch.__version__
         print(f"{library}: {len(rows)} rows in {time.perf_counter() - started:.0f} s", flush=True)
         write_json(chosen.json, results)

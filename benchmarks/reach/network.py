@@ -39,13 +39,13 @@ def evaluate(model: nn.Module, arguments: Arguments) -> list[Tensor]:
     """The tensors a network returns in eval mode, without gradients.
 
     Raises:
-        RuntimeError: there are none, or they are not finite, so that nothing could be compared.
+        RuntimeError: there are no numbers in them, or some are not finite: nothing to compare.
     """
     with torch.no_grad():
         tensors = outputs(call(model.eval(), arguments))
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    if not floating:
-        raise RuntimeError("the network returned no floating-point tensor")
+    if not any(tensor.numel() for tensor in floating):
+        raise RuntimeError("the network returned no floating-point numbers")
     if not all(bool(tensor.isfinite().all()) for tensor in floating):
         raise RuntimeError("the network's own output is not finite")
     return tensors

@@ -104,6 +104,11 @@ class Infinite(Functional):
         return super().forward(x) / 0
 
 
+class Nothing(Functional):
+    def forward(self, x):
+        return super().forward(x)[:0], x.argmax()
+
+
 class Noisy(Functional):
     runs = 0
 
@@ -116,6 +121,7 @@ def test_rows_that_cannot_be_measured_say_why():
     assert "found none" in row(lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))["reason"]
     assert "expected input" in row(lambda: nn.Conv2d(4, 4, 3))["reason"]
     assert row(Infinite)["reason"] == "RuntimeError: the network's own output is not finite"
+    assert "no floating-point numbers" in row(Nothing)["reason"]
     assert "varies by" in row(Noisy)["reason"]
 
 
