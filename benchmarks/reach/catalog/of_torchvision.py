@@ -39,7 +39,7 @@ def entries() -> Iterator[Entry]:
     for name in DETECTION:
         options = {} if "ssd" in name or "320" in name else {"min_size": SIDE, "max_size": SIDE}
         if "rcnn" in name:
-            options["box_score_thresh"] = 0.0  # else random weights may find nothing at all
+            options["box_score_thresh"] = -1.0  # else random weights may find nothing at all
         build = _plain(name, weights=None, weights_backbone=None, num_classes=2, **options)
         yield Entry(name, build, lambda: (_pictures(),), lambda name=name: _targets(name))
     for name in VIDEO:
