@@ -38,9 +38,7 @@ def entries() -> Iterator[Entry]:
         yield Entry(name, _plain(name, weights=None, weights_backbone=None), image(128))
     for name in DETECTION:
         options = {} if "ssd" in name or "320" in name else {"min_size": SIDE, "max_size": SIDE}
-        if "rcnn" in name:
-            options["box_score_thresh"] = -1.0  # else random weights may find nothing at all
-        build = _plain(name, weights=None, weights_backbone=None, num_classes=2, **options)
+        build = _detector(name, weights=None, weights_backbone=None, num_classes=2, **options)
         yield Entry(name, build, lambda: (_pictures(),), lambda name=name: _targets(name))
     for name in VIDEO:
         size = (16, 112, 112) if "18" in name else (16, 224, 224)
@@ -51,6 +49,19 @@ def entries() -> Iterator[Entry]:
 def _plain(name: str, **options: Any) -> Any:
     def build() -> nn.Module:
         return torchvision.models.get_model(name, **options)
+
+    return build
+
+
+def _detector(name: str, **options: Any) -> Any:
+    def build() -> nn.Module:
+        if "rcnn" not in name:
+            return torchvision.models.get_model(name, **options)
+        # With random weights every box may score 0 or lie outside the image: nothing is found.
+        model = torchvision.models.get_model(name, box_score_thresh=-1.0, **options)
+        with torch.no_grad():
+            model.roi_heads.box_predictor.bbox_pred.weight *= 1e-3
+        return model
 
     return build
 
