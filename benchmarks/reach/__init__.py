@@ -1,0 +1,1 @@
+"""On which networks of other people ``attend`` works: measured, written to docs/reach.md."""
