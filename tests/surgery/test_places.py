@@ -322,6 +322,11 @@ def test_the_size_is_one_that_the_network_takes():
     assert sites(model, kind="named")[0].resolution == (26, 26)
 
 
+def test_the_first_convolution_may_be_of_a_class_of_its_own():
+    # Its stem is a subclass of Conv2d, its channel gates hold plain Conv1d.
+    assert len(names(on_meta(timm.create_model, "nf_ecaresnet26"), "blocks")) == 8
+
+
 def test_gates_come_out_site_by_site():
     model = torchvision.models.resnet18()
     attend(model, "se")

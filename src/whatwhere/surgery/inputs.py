@@ -58,9 +58,7 @@ def guesses(model: nn.Module) -> Iterator[Tensor]:
     Raises:
         ValueError: the model has no convolution to read the channels off.
     """
-    first = next((m for m in model.modules() if type(m) in CONVOLUTIONS), None)
-    if first is None:
-        first = next((m for m in model.modules() if isinstance(m, tuple(CONVOLUTIONS))), None)
+    first = next((m for m in model.modules() if isinstance(m, tuple(CONVOLUTIONS))), None)
     if first is None:
         raise ValueError(
             f"expected {type(model).__name__} to have a convolution that shows its input's "
