@@ -32,6 +32,7 @@ def randomise(model: nn.Module) -> None:
 def call(model: nn.Module, arguments: Arguments, *, seed: int = 0) -> Any:
     """What the model returns for positional or keyword arguments, with dropout and noise seeded."""
     torch.manual_seed(seed)
+    arguments = tree_map(lambda leaf: leaf, arguments)  # some write into the list they are given
     return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import whatwhere
 from benchmarks.reach.catalog.entry import Entry, image
 from benchmarks.reach.catalog.of_own import Functional
-from benchmarks.reach.network import difference, randomise
+from benchmarks.reach.network import difference, evaluate, randomise
 from benchmarks.reach.page import page
 from benchmarks.reach.row import NOT_WITHOUT, attended, compiles, measure, trains
 
@@ -132,6 +132,19 @@ def test_randomised_networks_hide_nothing():
     assert bool((model[1].weight != 0).all())
     assert model[1].running_var.std() > 0
     assert model[1].bias.std() > 0
+
+
+class Greedy(Functional):
+    def forward(self, images):
+        images[0] = super().forward(images[0])
+        return images
+
+
+def test_lists_that_networks_write_into_can_be_given_again():
+    arguments = ([*IMAGE()],)
+    model = Greedy()
+    assert difference(evaluate(model, arguments), evaluate(model, arguments)) == 0
+    assert arguments[0][0].ndim == 4
 
 
 def test_differences():
