@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "reach.md")
     chosen = parser.parse_args()
     libraries = list(LIBRARIES) if chosen.only is None else chosen.only
-    results = read_json(chosen.json) or {"libraries": {}, "timm": None}
+    kept = None if chosen.only is None else read_json(chosen.json)
+    results = {"libraries": {}, "timm": None} if kept is None else kept
     for library in libraries:
         found = version(library)
         if found is None:

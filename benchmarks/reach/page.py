@@ -165,7 +165,6 @@ def _share(facts: Sequence[Record]) -> str:
 def _reasons(facts: Sequence[Record]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for fact in facts:
-        short = fact["reason"].partition("; ")[0][:160]
-        by_reason.setdefault(short, []).append(fact["name"])
+        by_reason.setdefault(fact["reason"][:160], []).append(fact["name"])
     ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     return [*(f"- {', '.join(names)}: {reason}" for reason, names in ordered), ""]

@@ -44,7 +44,7 @@ def measure(each: Entry, save: Callable[[Record], None]) -> None:
         found, gates = attended(model, arguments)
         record |= found
     except Exception as error:  # the row says what went wrong
-        record["reason"] = _line(error)
+        record["reason"] = line(error)
     if record["status"] == "attended":
         for step, check in (
             ("trains", lambda: trains(model, each, gates)),
@@ -56,7 +56,7 @@ def measure(each: Entry, save: Callable[[Record], None]) -> None:
             try:
                 record[step] = check()
             except Exception as error:
-                record[step] = _line(error)
+                record[step] = line(error)
     record["step"] = None
     save({**record, "seconds": round(time.perf_counter() - started, 1)})
 
@@ -78,8 +78,7 @@ def attended(model: nn.Module, arguments: Arguments) -> tuple[Record, list[str]]
         try:
             report, needs_example = whatwhere.attend(model, "cbam", example=arguments), True
         except ValueError as error:
-            reason = _line(error).partition(" Name the modules")[0]
-            return {"status": "refused", "reason": reason, "parameters": size_before}, []
+            return {"status": "refused", "reason": line(error), "parameters": size_before}, []
     after = evaluate(model, arguments)
     off_last = None
     if laid_out is not None and before_last is not None:
@@ -184,13 +183,17 @@ def _failure(
             transformed: Any = transform(model)
             found = outputs(call(transformed, arguments))
     except Exception as error:  # whatever compilers raise
-        return _line(error)
+        return line(error)
     off = difference(expected, found)
     return None if off <= ROUNDING * size(expected) else f"the output differs by {off:.1e}"
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+def line(error: BaseException) -> str:
+    """An error in one line; of a refusal to attend what it saw, not what to do then."""
+    text = " ".join(str(error).split()).partition(" Name the modules")[0]
+    if "found none. Looked for" in text:
+        _, found, used = text.partition("could not use ")
+        return f"no site; could not use {used}"[:300] if found else "no site"
     return f"{type(error).__name__}: {text}"[:300]
 
 

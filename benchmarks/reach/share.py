@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import whatwhere
+from benchmarks.reach.row import line
 from benchmarks.reach.run import at_once, stamp, start
 
 SHARDS = 16
@@ -76,7 +77,7 @@ def look_at(name: str, file: str) -> Fact:
         report = whatwhere.attend(model, "cbam")
         fact |= {"attended": True, "where": report.sites[0].kind, "sites": len(report.sites)}
     except Exception as error:  # the fact says what went wrong
-        fact["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        fact["reason"] = line(error)
     return {**fact, "seconds": round(time.perf_counter() - started, 2)}
 
 

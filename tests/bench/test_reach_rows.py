@@ -118,7 +118,7 @@ class Noisy(Functional):
 
 
 def test_rows_that_cannot_be_measured_say_why():
-    assert "found none" in row(lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))["reason"]
+    assert row(lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 2)))["reason"] == "no site"
     assert "expected input" in row(lambda: nn.Conv2d(4, 4, 3))["reason"]
     assert row(Infinite)["reason"] == "RuntimeError: the network's own output is not finite"
     assert "no floating-point numbers" in row(Nothing)["reason"]
@@ -174,7 +174,7 @@ def test_the_page_tells_rows_apart():
     bad = {"name": "bad", "status": "refused", "reason": "no place"}
     facts = [
         {"name": "a", "convolutional": True, "attended": True, "where": "blocks", "sites": 1},
-        {"name": "b", "convolutional": True, "attended": False, "reason": "none; at all"},
+        {"name": "b", "convolutional": True, "attended": False, "reason": "none at all"},
         {"name": "c", "convolutional": False, "attended": False, "reason": "none"},
         {"name": "d", "convolutional": None, "attended": False, "reason": "the process died"},
     ]
@@ -191,7 +191,12 @@ def test_the_page_tells_rows_apart():
     assert row in text.splitlines()
     assert "| bad | no |" in text
     assert "- good, unchanged: up to rounding only, by 2.0e-07" in text
-    for note in ("- good, exports: a reason", "- bad: no place", "- b: none", "Not installed."):
+    for note in (
+        "- good, exports: a reason",
+        "- bad: no place",
+        "- b: none at all",
+        "Not installed.",
+    ):
         assert note in text
     assert "1 of 2 (50.0 %): 1 by blocks" in text
     assert "the process died" in text
