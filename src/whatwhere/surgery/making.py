@@ -34,6 +34,7 @@ def made(
         options = {**options, "frames": "site"}
     if options.get("frames") == "site":
         options = {**options, "frames": site.resolution[0]}
+    options = {key: value(site) if callable(value) else value for key, value in options.items()}
     module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
     module = fitted(module, model.get_submodule(site.name), model)
     if start == "identity":
