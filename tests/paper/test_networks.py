@@ -181,7 +181,8 @@ def test_gates_are_where_and_what_the_papers_say():
     assert {(g.gate, g.start, *g.options.items()) for g in cbam} == {
         ("cbam", "paper", ("dialect", "official"))
     }
-    assert [gate.site for gate in gates("resnet50-bam")] == ["layer1", "layer2", "layer3"]
+    ends = ["layer1.2.act3", "layer2.3.act3", "layer3.5.act3"]  # the ReLUs that end the stages
+    assert [gate.site for gate in gates("resnet50-bam")] == ends
     assert [gate.site for gate in gates("resnet50-gc")] == blocks[3:]
     kernels = {18: "33557777", 34: "3333333555555777"}
     for depth, expected in kernels.items():

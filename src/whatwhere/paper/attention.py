@@ -1,7 +1,8 @@
 """Which gate, with which options, at which places: the attention of published networks.
 
 Options follow the authors' code, so that parameters and multiply-accumulates are those printed:
-two layers with biases in SE and CBAM, a convolution without bias and then a batch norm in CBAM.
+two layers with biases in SE and CBAM, a convolution without bias and then a batch norm in CBAM,
+norms after all layers but the last in BAM.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class Attention:
 RESNET: Mapping[str, Attention] = {
     "se": Attention("se"),  # arXiv 1709.01507
     "cbam": Attention("cbam", {"dialect": "official"}),  # arXiv 1807.06521
-    "bam": Attention("bam", place="stages 1 to 3"),  # arXiv 1807.06514
+    "bam": Attention("bam", {"dialect": "official"}, "stages 1 to 3"),  # arXiv 1807.06514
     "eca": Attention("eca"),  # arXiv 1910.03151; kernels below
     "gc": Attention("gc", {"reduction_ratio": 16}, "blocks after stage 1"),  # arXiv 1904.11492
     "shuffle": Attention("shuffle", {"groups": 64}),  # arXiv 2102.00240
@@ -47,7 +48,7 @@ ECA_KERNELS: Mapping[int, tuple[int, int, int, int]] = {
 # After each convolution, its norm and its ReLU. C/r is rounded in SE: at 0.7 the printed digits
 # say so; CBAM's allow either, and its authors' code cuts off.
 MOBILENET: Mapping[str, Attention] = {
-    "se": Attention("se", {"rounding": "nearest"}),
+    "se": Attention("channel", {"statistics": ("mean",), "bias": True, "rounding": "nearest"}),
     "cbam": Attention("cbam", {"dialect": "official"}),
 }
 
