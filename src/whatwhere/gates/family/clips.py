@@ -23,7 +23,7 @@ def ma(channels: int, *, frames: int, reduction_ratio: int = 16, start: Start = 
     """Multi-dimensional attention of spiking networks: when, then what, then where for all frames.
 
     σ(Σ_d W1 ReLU(W0 d)) over d = mean and max, of T, then of C; then σ(conv_3×3[mean ; max]) over
-    C and T, one map for all frames. The authors' ReLU after it belongs to the network, and is not part.
+    C and T, one map for all frames. The authors' ReLU after it is the network's, and not part.
     Source: Attention-SNN; BICLab/Attention-SNN@ad80e7b (TCSA).
     """
     return Seq(
