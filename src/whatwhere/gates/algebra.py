@@ -21,7 +21,6 @@ from whatwhere.ops import (
     STATISTICS,
     Statistic,
     accumulation_dtype,
-    apply_gate,
     apply_gates,
     pool,
     pool_channels,
@@ -222,13 +221,21 @@ class Gate(nn.Module):
         if self.plain:
             x, finish = self.last_pass(x)
             return finish(x)
-        gate = self.gate(x)
-        return x + gate if self.apply_as == "add" else apply_gate(x, gate)
+        values = self.values(x)
+        if self.apply_as == "add":
+            return (x.to(values.dtype) + values).to(x.dtype)
+        return scaled(x, values)
 
     def extra_repr(self) -> str:
         """Kept axes, statistics and, where it adds, that, for printing."""
         added = ", apply='add'" if self.apply_as == "add" else ""
         return f"keep={self.keep!r}, statistics={self.statistics}{added}"
+
+
+def scaled(x: Tensor, values: Tensor) -> Tensor:
+    """x times a gate of any shape that has not been rounded; the product is, once."""
+    product: Tensor = x.to(values.dtype) * values
+    return product.to(x.dtype)
 
 
 def check_dtype(owner: str, x: Tensor, parameter: Tensor) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from whatwhere.checks import check_axis_size, check_choice, check_feature_map
 from whatwhere.gates.activations import Activation, ActivationName, neutral_activation
-from whatwhere.gates.algebra import STARTS, Gate, Mix, Start
+from whatwhere.gates.algebra import STARTS, Gate, Mix, Start, scaled
 from whatwhere.gates.axes import Kind
 from whatwhere.gates.composition import check_gates
-from whatwhere.ops import apply_gate, without_autocast
+from whatwhere.ops import accumulation_dtype, without_autocast
 
 Join = Literal["logits", "logit_product", "gates", "mean", "sum", "max"]
 LOGIT_JOINS = ("logits", "logit_product")
@@ -98,7 +98,11 @@ class Par(nn.Module):
         return [getattr(self, part) for part in self._parts]
 
     def gate(self, x: Tensor) -> Tensor:
-        """The joined gate, broadcast to the axes that any of the gates keeps."""
+        """The joined gate, broadcast to the axes that any of the gates keeps, in x's dtype."""
+        return self.values(x).to(x.dtype)
+
+    def values(self, x: Tensor) -> Tensor:
+        """The joined gate before any rounding."""
         gates = self._gates(x)
         if self.join == "max":
             return reduce(lambda a, b: _larger(x, a, b), gates)
@@ -112,7 +116,7 @@ class Par(nn.Module):
 
     def _gates(self, x: Tensor) -> list[Tensor]:
         if self.trunk is None:
-            return [part.gate(x) for part in self.parts]
+            return [values_of(part, x) for part in self.parts]
         with without_autocast(x):
             check_feature_map("Par", x, self.parts[0].ranks)
             self.trunk.check("Par", x)
@@ -122,16 +126,22 @@ class Par(nn.Module):
             else:
                 mixed = _in_one_row(self.trunk, descriptors)
             pairs = zip(self.parts, mixed, strict=True)
-            return [part.squashed([each]).to(x.dtype) for part, each in pairs]
+            return [part.squashed([each]) for part, each in pairs]
 
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        return apply_gate(x, self.gate(x))
+        return scaled(x, self.values(x))
 
     def extra_repr(self) -> str:
         """The join and where the trunk goes, for printing."""
         over = "" if self.trunk is None else f", trunk_over={self.trunk_over!r}"
         return f"join={self.join!r}{over}"
+
+
+def values_of(part: Any, x: Tensor) -> Tensor:
+    """The gate of x before any rounding, of what can tell it so."""
+    values: Tensor = part.values(x) if hasattr(part, "values") else part.gate(x)
+    return values.to(accumulation_dtype(x.dtype))
 
 
 def _larger(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -181,20 +191,25 @@ class Split(nn.Module):
             self.add_module(name, gate)
 
     def gate(self, x: Tensor) -> Tensor:
-        """The gate of every channel, in the order of x."""
+        """The gate of every channel, in the order of x and in its dtype."""
+        return self.values(x).to(x.dtype)
+
+    def values(self, x: Tensor) -> Tensor:
+        """The gate of every channel before any rounding."""
         check_axis_size("Split", x, 1, "channels", self.channels)
         parts: list[Any] = list(self.children())
         runs = x.unflatten(1, (self.groups, len(parts), -1))
         shares = [runs[:, :, place].flatten(1, 2) for place in range(len(parts))]
         gates = [
-            part.gate(share).expand_as(share) for part, share in zip(parts, shares, strict=True)
+            values_of(part, share).expand_as(share)
+            for part, share in zip(parts, shares, strict=True)
         ]
         split = [gate.unflatten(1, (self.groups, -1)) for gate in gates]
         return torch.stack(split, 2).flatten(1, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """The gated x, of the same shape and dtype, its channels shuffled if asked."""
-        y = apply_gate(x, self.gate(x))
+        y = scaled(x, self.values(x))
         if not self.shuffle:
             return y
         halves: Tensor = y.unflatten(1, (2, self.channels // 2))

@@ -65,7 +65,7 @@ def eca(channels: int, *, kernel_size: int | None = None, start: Start = "paper"
 
 
 def ceca(channels: int, *, kernel_size: int | None = None, start: Start = "paper") -> Gate:
-    """Circular ECA: the first channel is the last one's neighbour.
+    """Circular ECA: σ(conv_k), the first channel being the last one's neighbour.
 
     Source: timm's CecaModule.
     """

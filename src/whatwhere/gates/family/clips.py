@@ -22,8 +22,8 @@ from whatwhere.gates.parallel import Par, Split
 def ma(channels: int, *, frames: int, reduction_ratio: int = 16, start: Start = "paper") -> Seq:
     """Multi-dimensional attention of spiking networks: when, then what, then where for all frames.
 
-    Σ over mean and max of a shared two-layer network, over T, then over C; then a 3×3 convolution
-    of [mean_CT ; max_CT]. The authors' ReLU after it belongs to the network, and is not part.
+    σ(Σ_d W1 ReLU(W0 d)) over d = mean and max, of T, then of C; then σ(conv_3×3[mean ; max]) over
+    C and T, one map for all frames. The authors' ReLU after it is the network's, and not part.
     Source: Attention-SNN; BICLab/Attention-SNN@ad80e7b (TCSA).
     """
     return Seq(

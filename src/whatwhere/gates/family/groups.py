@@ -126,7 +126,7 @@ def lska(
     ndim: int = 2,
     start: Start = "paper",
 ) -> Gate:
-    """Large Separable Kernel Attention: LKA with every kernel as one along each axis, W first.
+    """Large Separable Kernel Attention: x · (W d(c(x))), a kernel along each axis, W first.
 
     Source: arXiv 2309.01439; StevenLauHKHK/Large-Separable-Kernel-Attention@bb2a8d2.
     """
