@@ -71,7 +71,7 @@ def costs(
 
     >>> (row,) = costs(["small"], [Variant("none", "baseline")], shape=(1, 20, 20), seconds=0)
     >>> row["network"], row["attention"], row["sites"], row["parameters"]
-    ('small', 'none', 0, 112512)
+    ('small', 'none', 0, 142104)
     """
     if not 2 <= len(shape) <= 4:
         raise StudyError(
