@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.family.channel import MLP, hidden_units, mean
-from tests.family.planes import CBAM, ChannelPart, PositionGate, over_channels
+from tests.family.planes import CBAM, ChannelPart, PositionGate
 
 TO_CLIP = (..., None, None, None)
 
@@ -38,60 +38,48 @@ class MultiDimensional(nn.Module):
         return torch.relu(x) if self.rectify else x
 
 
-class WithoutChannels(nn.Module):
-    """AIA's "C": one weight per frame and position."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = over_channels(3, kernel_size=3, norm_momentum=0.1)
-
-    def forward(self, x):
-        return self.inner(x)
-
-
 class WithoutOneAxis(nn.Module):
-    """AIA's "ST": the mean of three gates, without T, H and W; over (C, H, W), (T, C, W), (T, H, C)."""  # noqa: E501
+    """AIA's "ST": the mean of three gates, without T, without H and without W."""
 
     def __init__(self):
         super().__init__()
         options = {"kernel_size": 3, "norm_momentum": 0.1}
-        self.t = PositionGate((0, 2, 1, 3, 4), **options)
-        self.h = PositionGate((0, 3, 2, 1, 4), **options)
-        self.w = PositionGate((0, 4, 2, 3, 1), **options)
+        self.gates = nn.ModuleList(PositionGate(axis, 3, **options) for axis in (2, 3, 4))
 
     def forward(self, x):
-        return (self.t(x) + self.h(x) + self.w(x)) / 3
+        return sum(gate(x) for gate in self.gates) / 3
 
 
 class AIA(nn.Module):
     """Attention in attention: haoyanbin918/Attention-in-Attention@7910cd0, nets/block_zoo.py.
 
-    "C" and "ST"; "C-ST" and "ST-C" one after the other; "C+ST" half of each output; "CinST" and
-    "STinC" x times the outer gate of the inner's output.
+    "C" is a gate without channels. "C-ST" and "ST-C" are one after the other, "C+ST" half of each
+    output, as in the bottlenecks of nets/.
     """
 
     def __init__(self, channels, *, order):
         super().__init__()
-        self.order = order
-        for name in order.replace("in", "-").replace("+", "-").split("-"):
-            self.add_module(name, WithoutChannels() if name == "C" else WithoutOneAxis())
+        self.parallel = "+" in order
+        self.gates = nn.ModuleList(
+            WithoutOneAxis()
+            if name == "ST"
+            else PositionGate(1, 3, kernel_size=3, norm_momentum=0.1)
+            for name in order.replace("+", "-").split("-")
+        )
 
     def forward(self, x):
-        first, *rest = self.children()
-        gated = x * first(x)
-        if not rest:
-            return gated
-        if "+" in self.order:
-            return 0.5 * gated + 0.5 * x * rest[0](x)
-        return (x if "in" in self.order else gated) * rest[0](gated)
+        first, second = self.gates
+        if self.parallel:
+            return 0.5 * x * first(x) + 0.5 * x * second(x)
+        x = x * first(x)
+        return x * second(x)
 
 
 class GroupContext(nn.Module):
     """A quarter of the channels each by L, T, S and G: Group Contextualization.
 
     haoyanbin918/Group-Contextualization@b99be50, nets/Calibrator2D.py and, with --cdiv 4,
-    nets/GC_TSN.py. As run there, S has no norm: its second
-    definition of forward leaves it out.
+    nets/GC_TSN.py. As run there, S has no norm: its second definition of forward leaves it out.
 
     L: σ(BN(conv over T of x)); T: of the means over H, W; S: σ(conv 3×3, dilation 2, of the means
     over T); G: σ(BN(W mean)). All convolutions mix the quarter's channels and have no bias.

@@ -10,34 +10,29 @@ from tests.family.channel import CONVOLUTIONS, MLP, NORMS, hidden_units, mean, o
 
 
 class PositionGate(nn.Module):
-    """σ(BN(conv of the maximum and the mean over one axis)), of that axis moved to the front.
+    """σ(BN(conv of the maximum and the mean over one axis)), a convolution over all the others.
 
-    moved: permutation of x's axes that puts the pooled axis second; the rest is convolved over.
+    pooled: that axis of x, 1 for C. The kernel has the other axes in x's order; the authors of
+    Triplet and AIA have some of them the other way round, the same function with turned kernels.
     """
 
-    def __init__(self, moved, *, kernel_size, norm_momentum, mean_first=False):
+    def __init__(self, pooled, ndim, *, kernel_size, norm_momentum, mean_first=False):
         super().__init__()
-        ndim = len(moved) - 2
-        self.moved, self.mean_first = moved, mean_first
+        self.pooled, self.mean_first = pooled, mean_first
         padding = kernel_size // 2
         self.conv = CONVOLUTIONS[ndim](2, 1, kernel_size, padding=padding, bias=False)
         self.norm = None if norm_momentum is None else NORMS[ndim](1, momentum=norm_momentum)
 
     def logits(self, x):
-        x = x.permute(self.moved)
+        x = x.movedim(self.pooled, 1)
         maps = [x.max(1, keepdim=True).values, x.mean(1, keepdim=True)]
         logits = self.conv(torch.cat(maps[::-1] if self.mean_first else maps, 1))
         if self.norm is not None:
             logits = self.norm(logits)
-        back = [self.moved.index(axis) for axis in range(len(self.moved))]
-        return logits.permute(back)
+        return logits.movedim(1, self.pooled)
 
     def forward(self, x):
         return self.logits(x).sigmoid()
-
-
-def over_channels(ndim, **options):
-    return PositionGate(tuple(range(ndim + 2)), **options)
 
 
 class ChannelPart(nn.Module):
@@ -62,8 +57,8 @@ class CBAM(nn.Module):
         super().__init__()
         channel = ChannelPart(channels, reduction_ratio=16, bias=official)
         momentum = 0.01 if official else None
-        spatial = over_channels(
-            ndim, kernel_size=7, norm_momentum=momentum, mean_first=not official
+        spatial = PositionGate(
+            1, ndim, kernel_size=7, norm_momentum=momentum, mean_first=not official
         )
         parts = {"channel": channel, "spatial": spatial}
         self.parallel = "+" in order
@@ -131,15 +126,15 @@ class PaperBAM(nn.Module):
 class Triplet(nn.Module):
     """A third of x (g_H + g_W + g_C), each pooled over one axis: landskape-ai@2cf02fb.
 
-    triplet_attention.py convolves (C, W) without H, (H, C) without W, and (H, W) without C.
+    triplet_attention.py: "cw" without H, "hc" without W (its kernels turned) and "hw" without C.
     """
 
     def __init__(self, channels):
         super().__init__()
         options = {"kernel_size": 7, "norm_momentum": 0.01}
-        self.without_h = PositionGate((0, 2, 1, 3), **options)
-        self.without_w = PositionGate((0, 3, 2, 1), **options)
-        self.without_c = PositionGate((0, 1, 2, 3), **options)
+        self.without_h = PositionGate(2, 2, **options)
+        self.without_w = PositionGate(3, 2, **options)
+        self.without_c = PositionGate(1, 2, **options)
 
     def forward(self, x):
         return x * (self.without_h(x) + self.without_w(x) + self.without_c(x)) / 3

@@ -214,8 +214,8 @@ class EMA(nn.Module):
         super().__init__()
         self.groups = largest_divisor(channels, groups)
         each = channels // self.groups
+        self.norm = nn.GroupNorm(each, each)  # in the authors' order, not that of use
         self.line = nn.Conv1d(each, each, 1)
-        self.norm = nn.GroupNorm(each, each)
         self.square = nn.Conv2d(each, each, 3, padding=1)
 
     def forward(self, x):

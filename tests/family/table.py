@@ -19,18 +19,23 @@ from torchvision.ops import SqueezeExcitation
 from tests.family import channel, clips, planes, spatial
 from whatwhere import build
 
-LINE, IMAGE, CLIP = (3, 16, 9), (3, 16, 7, 6), (3, 16, 8, 5, 4)
-SQUARE = (3, 16, 7, 7)
+# 64 channels: with fewer, networks of C / 16 hidden units have none that is alive in some samples.
+LINE, IMAGE, CLIP = (3, 64, 9), (3, 64, 7, 6), (3, 64, 8, 5, 4)
+SQUARE = (3, 64, 7, 7)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: ours by name and options, theirs by a constructor, and the shape of x."""
+    """One row: ours by name and options, theirs by a constructor, and the shape of x.
+
+    step_tolerance: of a training step in float64.
+    """
 
     name: str
     theirs: Callable[[int], nn.Module]
     options: dict[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = IMAGE
+    step_tolerance: float = 1e-10
 
     def ours(self, **more: Any) -> nn.Module:
         """The library's gate."""
@@ -67,13 +72,14 @@ def timm_gather_excite(channels, *, extent):
 
 CHANNEL = [
     *in_every_rank("se", channel.SE),
-    Case("se", partial(channel.SE, bias=False), {"bias": False}),
+    Case("channel", partial(channel.SE, bias=False), {"statistics": ("mean",)}),
     Case("se", partial(channel.SE, reduction_ratio=4), {"reduction_ratio": 4}),
     Case("se", torchvision_se),
-    Case("se", partial(SEModule, rd_channels=1)),
+    Case("se", partial(SEModule, rd_channels=4)),
     *in_every_rank("cse", partial(channel.SE, reduction_ratio=2)),
     *in_every_rank("ese", channel.ESE),
-    Case("ese", EffectiveSEModule),
+    # torch's hardsigmoid, in its backward pass, has 1/6 in float32 whatever the dtype.
+    Case("ese", EffectiveSEModule, step_tolerance=1e-6),
     *in_every_rank("eca", channel.ECA),
     Case("eca", partial(channel.ECA, kernel_size=5), {"kernel_size": 5}),
     Case("eca", channel.ECA, shape=(2, 256, 3, 2)),
@@ -101,11 +107,10 @@ CHANNEL = [
     *in_every_rank("gct", channel.GCT),
     Case("fca", channel.Fca),
     Case("fca", channel.Fca, shape=SQUARE),
-    Case("fca", partial(channel.Fca, size=14), {"size": 14}, (2, 32, 14, 14)),
+    Case("fca", partial(channel.Fca, size=14), {"size": 14}, (2, 64, 14, 14)),
     Case("fca", partial(channel.Fca, frequencies=4), {"frequencies": 4}),
     *in_every_rank("gc", channel.GlobalContext),
     Case("gc", partial(channel.GlobalContext, fusion="multiply"), {"fusion": "multiply"}),
-    Case("gc", channel.GlobalContext, shape=(2, 64, 5, 4)),
 ]
 
 CBAM_ORDERS = ("channel-spatial", "spatial-channel", "channel+spatial")
@@ -127,7 +132,6 @@ POSITION = [
     *in_every_rank("simam", spatial.SimAM),
     *in_every_rank("coordinate", spatial.Coordinate, ranked=True),
     *in_every_rank("ela", spatial.ELA),
-    Case("ela", spatial.ELA, shape=(2, 32, 5, 4)),
     Case("triplet", planes.Triplet),
     *in_every_rank("sge", partial(spatial.SGE, groups=4), groups=4),
     Case("sge", spatial.SGE),
@@ -143,7 +147,7 @@ POSITION = [
     Case("ema", partial(spatial.EMA, groups=4), {"groups": 4}),
 ]
 
-AIA_ORDERS = ("C", "ST", "C-ST", "ST-C", "C+ST", "CinST", "STinC")
+AIA_ORDERS = ("C-ST", "ST-C", "C+ST")
 CLIPS = [
     Case("ma", partial(clips.MultiDimensional, frames=8, rectify=False), {"frames": 8}, CLIP),
     *(Case("aia", partial(clips.AIA, order=order), {"order": order}, CLIP) for order in AIA_ORDERS),
