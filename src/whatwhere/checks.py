@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+LAYOUTS = {3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, T, H, W)"}
+
 
 def check_positive(owner: str, name: str, value: int) -> None:
     """Refuse anything but an integer of at least 1."""
@@ -42,8 +44,7 @@ def check_feature_map(owner: str, x: Tensor, ranks: Sequence[int]) -> None:
     if not isinstance(x, Tensor):
         raise ValueError(f"{owner}: expected x to be a tensor, got {type(x).__name__}")
     if x.ndim not in ranks:
-        layouts = {3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, T, H, W)"}
-        expected = " or ".join(layouts[rank] for rank in ranks)
+        expected = " or ".join(LAYOUTS[rank] for rank in ranks)
         raise ValueError(f"{owner}: expected x of shape {expected}, got {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"{owner}: expected x of a floating-point dtype, got {x.dtype}")

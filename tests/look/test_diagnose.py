@@ -89,7 +89,7 @@ def test_range_and_start_follow_the_activation():
     [double] = diagnose(ChannelAttention(4, start="identity"), [torch.randn(2, 4, 3)])
     assert (double.mean, double.moved, double.high_fraction) == (1.0, 0.0, 0.0)
     single = ChannelAttention(4)
-    single.mix.zero_logits()
+    single.mix.constant_logits(0.0)
     [found] = diagnose(single, [torch.randn(2, 4, 3)])
     assert (found.mean, found.moved, found.state) == (0.5, 0.0, "unmoved")
 

@@ -80,7 +80,7 @@ def test_the_dense_temporal_form_reads_its_frames_off_each_site():
 
 
 def test_an_identity_start_that_is_none_is_noticed(monkeypatch):
-    monkeypatch.setattr("whatwhere.gates.mixes.DenseMix.zero_logits", lambda _: None)
+    monkeypatch.setattr("whatwhere.gates.mixes.DenseMix.constant_logits", lambda *_: None)
     model = small()
     with pytest.raises(RuntimeError, match=r"stages.0.0.bn2 does not start as the identity"):
         attend(model, "se")

@@ -5,84 +5,77 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from torch import Tensor, nn
 
-from whatwhere.checks import check_choice, check_distinct, check_feature_map
-from whatwhere.ops import (
+from whatwhere.checks import check_axis_size, check_choice, check_distinct, check_feature_map
+from whatwhere.gates.activations import (
     ACTIVATIONS,
-    STATISTICS,
+    Activation,
     ActivationName,
+    neutral_activation,
+)
+from whatwhere.gates.axes import Kind, axes_of, check_keep, kind_of, ranks_of
+from whatwhere.ops import (
+    STATISTICS,
     Statistic,
-    activate,
+    accumulation_dtype,
+    apply_gate,
     apply_gates,
+    pool,
     pool_channels,
     pool_frames,
     pool_positions,
     without_autocast,
 )
 
-Keep = Literal["C", "S", "T"]
-Kind = Literal["what", "where", "when", "joint"]
 Start = Literal["paper", "identity"]
 # The tensor a last pass goes over, and what runs it, with residual, activation and inplace as
 # those of ``ops.apply_gates``.
 LastPass = tuple[Tensor, Callable[..., Tensor]]
 
-KINDS: dict[Keep, Kind] = {"C": "what", "S": "where", "T": "when"}
 STARTS: tuple[Start, ...] = get_args(Start)
 
 
-class Activation(nn.Module):
-    """The last step of a gate, a module so that a forward hook on it sees every gate's values."""
+class Part(nn.Module):
+    """What a gate is made of: it may want x in its own dtype, and with a number of channels."""
 
-    def __init__(self, name: ActivationName) -> None:
-        check_choice("Activation", "name", name, ACTIVATIONS)
-        super().__init__()
-        self.name = name
+    channels: int | None = None
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """The gate of these logits."""
-        return activate(logits, self.name)
-
-    def extra_repr(self) -> str:
-        """The name, for printing."""
-        return self.name
+    def check(self, owner: str, x: Tensor) -> None:
+        """Refuse an x this part was not built for."""
+        parameter = next(self.parameters(), None)
+        if parameter is not None:
+            check_dtype(owner, x, parameter)
+        if self.channels is not None:
+            check_axis_size(owner, x, 1, "channels", self.channels)
 
 
-class Watcher:
-    """A forward hook for an ``Activation`` that looks at the gate, detached, and changes nothing.
-
-    As nothing depends on it, whatever computes several gates at once, and calls no ``Activation``,
-    may go on: it calls the watchers with the gates it finds.
-    """
-
-    def __init__(self, see: Callable[[Tensor], None]) -> None:
-        self.see = see
-
-    def __call__(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        """Look at the output of the ``Activation`` that called this hook."""
-        self.see(output.detach())
-
-
-class Mix(nn.Module):
-    """What turns descriptors into logits; ``DenseMix`` and ``PositionConv`` are the two kinds."""
+class Mix(Part):
+    """What turns descriptors into logits, or is a step of that: see ``mixes`` and ``layers``."""
 
     def forward(self, descriptors: Sequence[Tensor]) -> Tensor:
         """Logits that broadcast against x."""
         raise NotImplementedError
 
-    def check_gate(self, owner: str, keep: Keep, statistics: Sequence[Statistic]) -> None:
-        """Refuse a gate this mix was not built for."""
-        raise NotImplementedError
+    def check_gate(self, owner: str, keep: str, statistics: int) -> None:
+        """Refuse a gate, of so many descriptors, that this mix was not built for."""
 
-    def check(self, owner: str, x: Tensor) -> None:
-        """Refuse an x this mix was not built for."""
-        raise NotImplementedError
+    def constant_logits(self, value: float) -> None:
+        """Set the last layer so that the logits are this value for every x.
 
-    def zero_logits(self) -> None:
-        """Set the last layer so that the logits are 0 for every x."""
+        Raises:
+            ValueError: there is no layer that could be set.
+        """
+        raise ValueError("it has no parameters that could be set for that")
+
+
+class Descriptors(Part):
+    """A way to summarise x that is more than the named statistics: see ``describe``."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Descriptors of x, with size 1 on the axes that are pooled."""
         raise NotImplementedError
 
 
@@ -90,13 +83,18 @@ class Gate(nn.Module):
     r"""One gate: g = activation(mix(statistics of x over all axes but ``keep``)), y = x · g.
 
     Args:
-        keep: the axes the gate keeps, besides N: "C" channels (*what*), "S" all positions
-            (*where*), "T" the first position axis of (N, C, L) or (N, C, T, H, W) (*when*).
-        statistics: "mean", "max", "std" and "l2", in the order in which ``mix`` receives them.
-        mix: from descriptors to logits.
-        activation: "sigmoid", "double_sigmoid" or, inside a ``Par`` that joins logits, "identity".
+        keep: the axes the gate keeps, besides N, by letter: "C" channels (*what*), "S" all
+            positions (*where*), "T" the position axis of (N, C, L) or the first of
+            (N, C, T, H, W) (*when*), "H" and "W"; or several, as in "CT".
+        statistics: "mean", "max", "std" and "l2" over all other axes, in the order in which
+            ``mix`` receives them; or "identity", x as it is; or a module of ``describe``.
+        mix: from descriptors to logits; without one the only descriptor is the logits.
+        activation: a name of ``ACTIVATIONS``; "identity" also inside a ``Par`` of logits.
+        apply: "multiply", y = x · g, or "add", y = x + g.
+        source: a module on whose output, in place of x, the gate is computed.
         start: "paper" leaves the parameters as the mix made them. "identity" makes y = x exactly
-            until the first optimiser step: logits 0 under the activation 2σ, since 2σ(0) = 1.
+            until the first optimiser step: constant logits, under an activation that is 1 there:
+            2σ for σ, since 2σ(0) = 1.
 
     Descriptors and mix are computed in float32 at least, under autocast and with half-precision
     parameters too, since they are tiny and lose most there; g is cast to the dtype of x.
@@ -111,30 +109,67 @@ class Gate(nn.Module):
     def __init__(
         self,
         *,
-        keep: Keep,
-        statistics: Sequence[Statistic],
-        mix: Mix,
+        keep: str,
+        statistics: Sequence[Statistic | Literal["identity"]] | Descriptors,
+        mix: Mix | None = None,
         activation: ActivationName = "sigmoid",
+        apply: Literal["multiply", "add"] = "multiply",
+        source: nn.Module | None = None,
         start: Start = "paper",
     ) -> None:
         owner = type(self).__name__
-        check_choice(owner, "keep", keep, tuple(KINDS))
-        check_distinct(owner, "statistics", statistics, STATISTICS)
+        check_keep(owner, keep)
         check_choice(owner, "start", start, STARTS)
-        mix.check_gate(owner, keep, statistics)
+        check_choice(owner, "apply", apply, ("multiply", "add"))
         super().__init__()
         self.keep = keep
-        self.statistics: tuple[Statistic, ...] = tuple(statistics)
+        self.statistics: tuple[Statistic, ...] = ()
+        self.describe: Descriptors | None = None
+        if isinstance(statistics, Descriptors):
+            self.describe = statistics
+        elif tuple(statistics) != ("identity",):
+            check_distinct(owner, "statistics", statistics, STATISTICS)
+            self.statistics = cast(tuple[Statistic, ...], tuple(statistics))
+        count = max(1, len(self.statistics))
+        if mix is not None:
+            mix.check_gate(owner, keep, count)
+        elif count > 1:
+            raise ValueError(f"{owner}: expected a mix for {count} statistics, got none")
+        self.source = source
         self.mix = mix
+        self.apply_as = apply
         if start == "identity":
-            activation = identity_activation(owner, activation)
-            mix.zero_logits()
+            activation = self._start_as_identity(owner, activation)
         self.activation = Activation(activation)
+        self.ranks = ranks_of(keep)
+        # What ``ops`` has operations of its own for.
+        self.plain = keep in ("C", "S", "T") and bool(self.statistics)
+        self.plain = self.plain and mix is not None and source is None and apply == "multiply"
+
+    def _start_as_identity(self, owner: str, activation: ActivationName) -> ActivationName:
+        value = 0.0
+        if ACTIVATIONS[activation].neutral is None and self.apply_as == "multiply":
+            value = 1.0
+        try:
+            if self.mix is None:
+                raise ValueError("it has no parameters")
+            self.mix.constant_logits(value)
+        except ValueError as error:
+            raise ValueError(
+                f'{owner}: expected start="paper" for a gate that cannot start as the identity: '
+                f'{error}; got "identity"'
+            ) from error
+        return activation if self.apply_as == "add" else neutral_activation(activation)
 
     @property
     def kind(self) -> Kind:
-        """What the gate attends to: "what", "where" or "when"."""
-        return KINDS[self.keep]
+        """What the gate attends to: "what", "where", "when", or several at once, "joint"."""
+        return kind_of(self.keep)
+
+    @property
+    def neutral(self) -> float:
+        """The gate that leaves x as it is."""
+        return 0.0 if self.apply_as == "add" else 1.0
 
     def gate(self, x: Tensor) -> Tensor:
         """The gate of x alone, in the dtype of x; pooled axes have size 1."""
@@ -142,47 +177,72 @@ class Gate(nn.Module):
 
     def values(self, x: Tensor, *, channel_gate: Tensor | None = None) -> Tensor:
         """The gate of x, or of x · channel_gate if it keeps positions, before any rounding."""
-        ranks = (3, 5) if self.keep == "T" else (3, 4, 5)
-        owner, mix = type(self).__name__, self.mix
-        check_feature_map(owner, x, ranks)
-        mix.check(owner, x)
-        if self.keep == "C":
-            descriptors = pool_positions(x, statistics=self.statistics)
-        elif self.keep == "S":
-            descriptors = pool_channels(x, statistics=self.statistics, channel_gate=channel_gate)
-        else:
-            descriptors = pool_frames(x, statistics=self.statistics)
+        owner = type(self).__name__
+        check_feature_map(owner, x, self.ranks)
+        if self.mix is not None and self.source is None and self.describe is None:
+            self.mix.check(owner, x)
+        descriptors = self.descriptors(x, channel_gate=channel_gate)
         with without_autocast(x):
-            gate: Tensor = self.activation(mix(descriptors))
-        return gate
+            return self.squashed(descriptors)
+
+    def descriptors(self, x: Tensor, *, channel_gate: Tensor | None = None) -> Sequence[Tensor]:
+        """What the mix of x, or of x · channel_gate, is given; x has been checked."""
+        if self.source is not None:
+            x = self.source(x)
+        if self.describe is not None:
+            self.describe.check(type(self).__name__, x)
+            with without_autocast(x):
+                return cast(tuple[Tensor, ...], self.describe(x))
+        if not self.statistics:
+            return (x.to(accumulation_dtype(x.dtype)),)
+        if self.keep == "C":
+            return pool_positions(x, statistics=self.statistics)
+        if self.keep == "S":
+            return pool_channels(x, statistics=self.statistics, channel_gate=channel_gate)
+        if self.keep == "T":
+            return pool_frames(x, statistics=self.statistics)
+        kept = axes_of(self.keep, x.ndim)
+        pooled = [axis for axis in range(1, x.ndim) if axis not in kept]
+        if not pooled:  # every element by itself
+            alone = pool(x.unsqueeze(-1), [x.ndim], self.statistics)
+            return tuple(each.squeeze(-1) for each in alone)
+        return pool(x, pooled, self.statistics)
+
+    def squashed(self, descriptors: Sequence[Tensor]) -> Tensor:
+        """The gate of these descriptors."""
+        logits = descriptors[0] if self.mix is None else self.mix(descriptors)
+        return cast(Tensor, self.activation(logits))
 
     def last_pass(self, x: Tensor) -> LastPass:
-        """Compute the gate, and leave its application to the caller."""
+        """Compute the gate, and leave its application to the caller; of a plain gate."""
         return x, partial(gated, gates={self.keep: self.gate(x)})
 
     def forward(self, x: Tensor) -> Tensor:
         """The gated x: same shape and dtype as x."""
-        x, finish = self.last_pass(x)
-        return finish(x)
+        if self.plain:
+            x, finish = self.last_pass(x)
+            return finish(x)
+        gate = self.gate(x)
+        return x + gate if self.apply_as == "add" else apply_gate(x, gate)
 
     def extra_repr(self) -> str:
-        """Kept axes and statistics, for printing."""
-        return f"keep={self.keep!r}, statistics={self.statistics}"
+        """Kept axes, statistics and, where it adds, that, for printing."""
+        added = ", apply='add'" if self.apply_as == "add" else ""
+        return f"keep={self.keep!r}, statistics={self.statistics}{added}"
 
 
-def identity_activation(owner: str, activation: ActivationName) -> ActivationName:
-    """The activation of an identity start, which doubles a sigmoid."""
-    if activation != "sigmoid":
+def check_dtype(owner: str, x: Tensor, parameter: Tensor) -> None:
+    """Refuse an x of another dtype than the parameters, half precision apart."""
+    if accumulation_dtype(x.dtype) != accumulation_dtype(parameter.dtype):
         raise ValueError(
-            f'{owner}: expected start="identity" with activation="sigmoid", which it doubles, '
-            f"got activation={activation!r}"
+            f"{owner}: expected x of the parameters' dtype {parameter.dtype}, or both in float32 "
+            f"or half precision, got {x.dtype}"
         )
-    return "double_sigmoid"
 
 
 def gated(
     x: Tensor,
-    gates: dict[Keep, Tensor],
+    gates: dict[str, Tensor],
     *,
     residual: Tensor | None = None,
     activation: Literal["relu"] | None = None,

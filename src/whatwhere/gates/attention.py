@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from whatwhere.checks import check_choice, check_positive
+from whatwhere.gates.activations import ActivationName
 from whatwhere.gates.algebra import Gate, Mix, Start
 from whatwhere.gates.mixes import DenseMix, PositionConv
-from whatwhere.ops import ActivationName, Statistic
+from whatwhere.ops import Statistic
 
 Rounding = Literal["floor", "nearest"]
 Form = Literal["dense", "conv"]
@@ -188,7 +189,7 @@ class TemporalAttention(Gate):
         if form == "conv":
             _refuse(owner, form, frames=frames, reduction_ratio=reduction_ratio)
             size = 3 if kernel_size is None else kernel_size
-            mix = PositionConv(len(statistics), ndim=1, kernel_size=size, bias=bias)
+            mix = PositionConv(len(statistics), ndim=1, kernel_size=size, over="T", bias=bias)
         else:
             _refuse(owner, form, kernel_size=kernel_size)
             if frames is None:

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice, check_distinct
+from whatwhere.gates.activations import ActivationName
 from whatwhere.gates.algebra import STARTS, Gate, Start
 from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
-from whatwhere.gates.composition import Par, Seq
-from whatwhere.ops import ActivationName
+from whatwhere.gates.composition import Seq
+from whatwhere.gates.parallel import Par
 
 Dialect = Literal["paper", "official", "timm"]
 Part = Literal["channel", "spatial", "temporal"]
@@ -120,7 +121,7 @@ class CBAM(nn.Module):
         if dialect == "official":
             _start_as_official(parts)
         self.gates = (
-            Par(join="logits", activation=None, start=start, **parts) if parallel else Seq(**parts)
+            Par(join="logits", start=start, **cast(Any, parts)) if parallel else Seq(**parts)
         )
 
     def gate(self, x: Tensor) -> Tensor:

@@ -1,25 +1,16 @@
-"""Several gates as one: ``Seq`` one after another, ``Par`` side by side on the same x."""
+"""Gates one after another, each on the output of the one before: ``Seq``."""
 
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whatwhere.checks import check_choice
-from whatwhere.gates.algebra import (
-    STARTS,
-    Activation,
-    Gate,
-    Keep,
-    Kind,
-    LastPass,
-    Start,
-    gated,
-    identity_activation,
-)
+from whatwhere.gates.algebra import LastPass, gated
 from whatwhere.gates.shortcuts import as_cbam, is_plain_gate
-from whatwhere.ops import ActivationName, apply_gate
+from whatwhere.ops import apply_gate
+
+RESERVED = ("activation", "kind", "neutral", "trunk")  # of what holds gates
 
 
 class Seq(nn.Module):
@@ -32,7 +23,7 @@ class Seq(nn.Module):
     """
 
     def __init__(self, **gates: nn.Module) -> None:
-        _check_gates("Seq", gates)
+        check_gates("Seq", gates)
         super().__init__()
         for name, gate in gates.items():
             self.add_module(name, gate)
@@ -55,7 +46,7 @@ class Seq(nn.Module):
             return x, whole
         # Gates wait here to be applied, two in one pass where the second allows it: a gate over
         # positions after one over channels, which pools x · gate without writing it.
-        waiting: dict[Keep, Tensor] = {}
+        waiting: dict[str, Tensor] = {}
         for part in parts:
             if not is_plain_gate(part):
                 x, waiting = part(gated(x, waiting)), {}
@@ -72,87 +63,12 @@ class Seq(nn.Module):
         return finish(x)
 
 
-class Par(nn.Module):
-    """Gates side by side, all computed on the same x and joined into one.
-
-    Args:
-        join: "logits": y = x · activation(Σ logits), so the gates inside have the activation
-            "identity". "gates": y = x · Π gates.
-        activation: of the joined logits; only with ``join="logits"``, where it is "sigmoid" if
-            not given.
-        start: as for ``Gate``; only with ``join="logits"``.
-
-    >>> from whatwhere.gates import ChannelAttention, SpatialAttention
-    >>> both = Par(join="gates", channel=ChannelAttention(8), spatial=SpatialAttention())
-    >>> both.gate(torch.ones(2, 8, 5, 5)).shape
-    torch.Size([2, 8, 5, 5])
-    """
-
-    kind: Kind = "joint"
-
-    def __init__(
-        self,
-        *,
-        join: Literal["logits", "gates"],
-        activation: ActivationName | None = None,
-        start: Start = "paper",
-        **gates: nn.Module,
-    ) -> None:
-        check_choice("Par", "join", join, ("logits", "gates"))
-        check_choice("Par", "start", start, STARTS)
-        _check_gates("Par", gates)
-        if join == "gates" and (activation is not None or start != "paper"):
-            raise ValueError(
-                'Par: expected activation and start only with join="logits"; with join="gates" '
-                f"each gate has its own, got activation={activation!r}, start={start!r}"
-            )
-        super().__init__()
-        self.join = join
-        for name, gate in gates.items():
-            self.add_module(name, gate)
-        self._parts = tuple(gates)
-        if join == "logits":
-            activation = "sigmoid" if activation is None else activation
-            self._check_raw(gates)
-            if start == "identity":
-                activation = identity_activation("Par", activation)
-                for gate in gates.values():
-                    cast(Gate, gate).mix.zero_logits()
-            self.activation = Activation(activation)
-
-    @staticmethod
-    def _check_raw(gates: dict[str, nn.Module]) -> None:
-        for name, gate in gates.items():
-            if not isinstance(gate, Gate) or gate.activation.name != "identity":
-                raise ValueError(
-                    'Par: expected every gate joined by its logits to be a Gate with activation="'
-                    f'identity", got {name}={gate!r}'
-                )
-
-    def gate(self, x: Tensor) -> Tensor:
-        """The joined gate, broadcast to the axes that any of the gates keeps."""
-        gates = [getattr(self, part).gate(x) for part in self._parts]
-        total: Tensor = gates[0]
-        for gate in gates[1:]:
-            total = total + gate if self.join == "logits" else total * gate
-        if self.join == "logits":
-            total = self.activation(total)
-        return total
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated x: same shape and dtype as x."""
-        return apply_gate(x, self.gate(x))
-
-    def extra_repr(self) -> str:
-        """The join, for printing."""
-        return f"join={self.join!r}"
-
-
-def _check_gates(owner: str, gates: dict[str, nn.Module]) -> None:
+def check_gates(owner: str, gates: dict[str, nn.Module]) -> None:
+    """Refuse what has no method ``gate``, names that modules have use for, and nothing at all."""
     if not gates:
         raise ValueError(f"{owner}: expected at least one gate, got none")
     for name, gate in gates.items():
-        if hasattr(Seq, name) or hasattr(Par, name):
+        if hasattr(Seq, name) or name in RESERVED:
             raise ValueError(f"{owner}: expected names that modules don't use, got {name!r}")
         if not callable(getattr(gate, "gate", None)):
             raise ValueError(f"{owner}: expected gates, with a method gate(x), got {name}={gate!r}")

@@ -1,33 +1,22 @@
 """Gates by name, for all that builds them from words: ``attend``, ``compare``, checkpoints."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from whatwhere.checks import check_choice
+from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates.algebra import Start
-from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
-from whatwhere.gates.cbam import CBAM
-
-# name -> (class, options it fixes); "channels" and "ndim" go to the classes that take them.
-_GATES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    "cbam": (CBAM, {}),
-    "channel": (ChannelAttention, {}),
-    "se": (ChannelAttention, {"statistics": ("mean",), "bias": True}),
-    "spatial": (SpatialAttention, {}),
-    "temporal": (TemporalAttention, {}),
-}
+from whatwhere.gates.family import CLIPS, FAMILY, FRAMES
 
 
 def names() -> tuple[str, ...]:
     """The names that ``build`` knows.
 
-    >>> names()
-    ('cbam', 'channel', 'se', 'spatial', 'temporal')
+    >>> names()[:6]
+    ('cbam', 'channel', 'spatial', 'temporal', 'se', 'ese')
     """
-    return tuple(_GATES)
+    return tuple(FAMILY)
 
 
 def gate_options(name: str) -> tuple[str, ...]:
@@ -36,10 +25,27 @@ def gate_options(name: str) -> tuple[str, ...]:
     >>> gate_options("spatial")
     ('kernel_size', 'statistics', 'bias', 'norm_momentum')
     """
+    return tuple(_parameters(name))
+
+
+def needed_options(name: str) -> tuple[str, ...]:
+    """Those of them that have no default: sizes that a site knows.
+
+    >>> needed_options("ge_theta")
+    ('resolution',)
+    """
+    return tuple(
+        option
+        for option, parameter in _parameters(name).items()
+        if parameter.default is inspect.Parameter.empty
+    )
+
+
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
     check_choice("gate_options", "name", name, names())
-    builder, fixed = _GATES[name]
-    given = {"channels", "ndim", "start", "activation", *fixed}
-    return tuple(p for p in inspect.signature(builder).parameters if p not in given)
+    given = {"channels", "ndim", "start", "activation"}
+    parameters = inspect.signature(FAMILY[name]).parameters
+    return {option: each for option, each in parameters.items() if option not in given}
 
 
 def build(
@@ -55,7 +61,8 @@ def build(
         **options: of that gate, one of ``gate_options(name)``.
 
     Raises:
-        ValueError: the name, the options or their values are not what was expected.
+        ValueError: the name, the options or their values are not what was expected, or the gate
+            has no equation for such maps.
 
     >>> import torch
     >>> build("cbam", 32, kernel_size=3, start="identity").gate(torch.randn(1, 32, 4, 4)).unique()
@@ -63,17 +70,26 @@ def build(
     """
     check_choice("build", "name", name, names())
     check_choice("build", "ndim", ndim, (1, 2, 3))
+    check_positive("build", "channels", channels)
     known = gate_options(name)
     for option in options:
         if option not in known:
-            listed = ", ".join(known)
+            listed = ", ".join(known) if known else "none"
             raise ValueError(f"build: {name} takes the options {listed}; got {option!r}")
-    if name == "temporal" and ndim == 2:
+    missing = [option for option in needed_options(name) if option not in options]
+    if missing:
+        raise ValueError(f"build: expected {', '.join(missing)} for {name}, got none")
+    if name in FRAMES and ndim == 2:
         raise ValueError(
-            "build: expected ndim 1 or 3 for temporal, got 2: (N, C, H, W) has no frame axis; "
+            f"build: expected ndim 1 or 3 for {name}, got 2: (N, C, H, W) has no frame axis; "
             "frames stacked as channels are gated by channel"
         )
-    builder, fixed = _GATES[name]
+    if name in CLIPS and ndim != 3:
+        raise ValueError(
+            f"build: expected ndim 3 for {name}, got {ndim}: it is defined on clips "
+            "(N, C, T, H, W) alone"
+        )
+    builder = FAMILY[name]
     taken = inspect.signature(builder).parameters
     given = {"channels": channels, "ndim": ndim, "start": start}
-    return builder(**{k: v for k, v in given.items() if k in taken}, **fixed, **options)
+    return builder(**{k: v for k, v in given.items() if k in taken}, **options)

@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from whatwhere.gates.algebra import Activation, Gate, Watcher
+from whatwhere.gates.activations import Activation, Watcher
+from whatwhere.gates.algebra import Gate
 from whatwhere.gates.mixes import BATCH_NORMS, CONVOLUTIONS, DenseMix, PositionConv
 from whatwhere.ops import accumulation_dtype, cbam, cbam_with_gates
 
@@ -28,10 +29,13 @@ def is_plain_gate(module: nn.Module) -> TypeGuard[Gate]:
     kind: Any = type(module)
     return (
         isinstance(module, Gate)
+        and module.plain
         and kind.forward is Gate.forward
         and kind.last_pass is Gate.last_pass
         and kind.gate is Gate.gate
         and kind.values is Gate.values
+        and kind.descriptors is Gate.descriptors
+        and kind.squashed is Gate.squashed
         and quiet(module)
     )
 
@@ -116,7 +120,7 @@ def _conv(gate: Gate) -> Any:
     if not _is(mix, _CONV):
         return None
     layer, norm = mix._modules["conv"], mix._modules.get("norm")
-    if type(layer) not in _CONVOLUTIONS:
+    if type(layer) not in _CONVOLUTIONS or layer.padding_mode != "zeros":
         return None
     weight, bias = _affine(layer)
     if norm is None or weight is None:

@@ -134,7 +134,8 @@ def measure_costs(
         total += before.sum().item()
         samples += len(inputs)
         for site, pair in drops.items():
-            for value, each in zip((means[site], torch.ones(())), pair, strict=True):
+            neutral = torch.tensor(gates[site].neutral)
+            for value, each in zip((means[site], neutral), pair, strict=True):
                 with replaced(gates[site], value):
                     after = scored(score, model(inputs), targets, len(inputs))
                 each.add(before, after)

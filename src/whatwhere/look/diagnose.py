@@ -17,7 +17,7 @@ from whatwhere.look.batches import Batch, batches, check_repeatable
 from whatwhere.look.pointing import Hits, Pointing, Truth, pointing_for
 from whatwhere.look.record import gates_in, record
 from whatwhere.look.records import Cost, Diagnosis, GateRecord, State, advice
-from whatwhere.look.sums import EDGE, Sums
+from whatwhere.look.sums import Sums
 
 UNMOVED = 1e-3
 CONSTANT = 1e-3
@@ -180,7 +180,7 @@ def _record(
 def _state(sums: Sums, mean: float, spread_over_inputs: float) -> State:
     if sums.moved < UNMOVED:
         return "unmoved"
-    if mean < EDGE * sums.top:
+    if sums.shuts and mean < sums.bottom:
         return "dead"
     if (sums.low + sums.high) / sums.entries >= SATURATED:
         return "saturated"

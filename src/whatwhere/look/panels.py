@@ -30,6 +30,7 @@ class Drawn:
     kind: Kind
     values: Tensor
     start: float
+    bottom: float
     top: float
     depth: int
     of: int

@@ -1,5 +1,6 @@
 """Drawing the gates of a network over the samples they were computed on."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from whatwhere.evaluation import evaluating
-from whatwhere.gates import Kind
+from whatwhere.gates import ACTIVATIONS, Kind
 from whatwhere.look import panels
 from whatwhere.look.panels import LEAST_SPAN, Drawn, evenly
 from whatwhere.look.record import gates_in, record
-from whatwhere.look.sums import START, TOP
 
 MOST = 8  # gates of a kind that a figure shows
 
@@ -80,18 +80,19 @@ def _gates_of(model: nn.Module, samples: Tensor) -> list[Drawn]:
     drawn = []
     for site, calls in recorded.items():
         gate = known[site]
-        name = gate.activation.name
+        squash = ACTIVATIONS[gate.activation.name]
         values = calls[-1].cpu().float()
-        if gate.kind == "joint":
-            values = values.mean(1, keepdim=True)  # what is left of a joint gate is a map
+        if gate.kind != "what":
+            values = values.mean(1, keepdim=True)  # of a gate for each channel, the map is left
         group = groups[_group(gate.kind)]
         drawn.append(
             Drawn(
                 site=site,
                 kind=gate.kind,
                 values=values,
-                start=START[name],
-                top=TOP[name],
+                start=gate.neutral if math.isinf(squash.top) else squash.zero,
+                bottom=squash.bottom,
+                top=squash.top,
                 depth=group.index(site),
                 of=len(group),
             )
@@ -124,7 +125,8 @@ def _scale(maps: Sequence[Drawn]) -> Normalize:
     span = max(span, LEAST_SPAN)
     low = min(gate.start for gate in maps) - span
     high = max(gate.start for gate in maps) + span
-    return Normalize(max(low, 0.0), min(high, max(gate.top for gate in maps)))
+    bottom, top = min(gate.bottom for gate in maps), max(gate.top for gate in maps)
+    return Normalize(max(low, bottom), min(high, top))
 
 
 def _colour_bar(figure: Figure, maps: list[Any], scale: Normalize, gates: list[Drawn]) -> None:

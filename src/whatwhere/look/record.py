@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from whatwhere.gates import Activation, Gate, Par, Watcher
+from whatwhere.gates import LOGIT_JOINS, Activation, Gate, Par, Watcher
 
 
 def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
@@ -19,11 +19,13 @@ def gates_in(model: nn.Module) -> dict[str, Gate | Par]:
     (['gates.channel', 'gates.spatial'], ['gates'])
     """
     found: dict[str, Gate | Par] = {}
+    joined: set[nn.Module] = set()
     for name, module in model.named_modules():
-        if isinstance(module, Gate | Par):
-            activation = getattr(module, "activation", None)
-            if isinstance(activation, Activation) and activation.name != "identity":
-                found[name] = module
+        if isinstance(module, Par) and module.join in LOGIT_JOINS:
+            joined.update(module.parts)
+        has_gate = isinstance(getattr(module, "activation", None), Activation)
+        if isinstance(module, Gate | Par) and has_gate and module not in joined:
+            found[name] = module
     return found
 
 

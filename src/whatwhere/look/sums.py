@@ -1,12 +1,11 @@
 """Running sums of one gate over any number of inputs."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from whatwhere.gates import Gate, Par
-
-TOP = {"sigmoid": 1.0, "double_sigmoid": 2.0}
-START = {"sigmoid": 0.5, "double_sigmoid": 1.0}
+from whatwhere.gates import ACTIVATIONS, Gate, Par
 
 EDGE = 0.02  # of the range: below it an entry is low, above 1 - EDGE it is high
 
@@ -25,8 +24,13 @@ class Sums:
         self.site = site
         self.owner = owner
         self.kind = gate.kind
-        self.top = TOP[gate.activation.name]
-        self.start = START[gate.activation.name]
+        self.neutral = gate.neutral
+        squash = ACTIVATIONS[gate.activation.name]
+        self.start = gate.neutral if math.isinf(squash.top) else squash.zero
+        # A gate below ``bottom`` is low, one above ``top`` high; without a range (NaN) none is.
+        margin = EDGE * (squash.top - squash.bottom)
+        self.bottom, self.top = squash.bottom + margin, squash.top - margin
+        self.shuts = squash.bottom == 0
         self.inputs = 0
         self.sum = torch.zeros(())
         self.squares = torch.zeros(())
@@ -59,8 +63,8 @@ class Sums:
         self.smallest = torch.minimum(self.smallest, low)
         self.largest = torch.maximum(self.largest, high)
         self.distance += shifted.abs().sum().item()
-        self.low += int((gate < EDGE * self.top).sum())
-        self.high += int((gate > (1 - EDGE) * self.top).sum())
+        self.low += int((gate < self.bottom).sum())
+        self.high += int((gate > self.top).sum())
 
     @property
     def entries(self) -> int:

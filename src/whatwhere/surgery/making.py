@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from whatwhere.evaluation import evaluating
-from whatwhere.gates import Start, build
+from whatwhere.gates import Start, build, needed_options
 from whatwhere.surgery.gated import CHILD, AttachedGate
 from whatwhere.surgery.inputs import Example
 from whatwhere.surgery.places import Site
@@ -30,14 +30,11 @@ def made(
         ValueError: the gate or its options are not what was expected.
         RuntimeError: an identity start that is none.
     """
-    if options.get("form") == "dense" and "frames" not in options:
-        options = {**options, "frames": "site"}
-    if options.get("frames") == "site":
-        options = {**options, "frames": site.resolution[0]}
+    options = _sized(gate, site, options)
     module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
     module = fitted(module, model.get_submodule(site.name), model)
     if start == "identity":
-        _check_identity(module, site)
+        _check_identity(module, site, sized="resolution" in options)
     description = AttachedGate(
         site=site.name,
         gate=gate,
@@ -52,6 +49,19 @@ def made(
     return module, description
 
 
+def _sized(gate: str, site: Site, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with what only the site knows: its frames, its resolution."""
+    missing = [each for each in needed_options(gate) if each not in options]
+    if options.get("form") == "dense" and "frames" not in options:
+        missing.append("frames")
+    asked = {**options, **dict.fromkeys(missing, "site")}
+    known = {"frames": site.resolution[0], "resolution": tuple(site.resolution)}
+    return {
+        name: known[name] if name in known and value == "site" else value
+        for name, value in asked.items()
+    }
+
+
 def fitted(gate: nn.Module, site: nn.Module, model: nn.Module) -> nn.Module:
     """The gate on the device and in the floating-point dtype of its site, or of the network."""
     for parameter in (*site.parameters(), *model.parameters()):
@@ -60,12 +70,13 @@ def fitted(gate: nn.Module, site: nn.Module, model: nn.Module) -> nn.Module:
     return gate
 
 
-def _check_identity(gate: nn.Module, site: Site) -> None:
+def _check_identity(gate: nn.Module, site: Site, *, sized: bool) -> None:
     parameter = next(gate.parameters())
     if parameter.is_meta:
         return
-    frames = site.resolution[:1]  # as built for; the other axes may have any length
-    shape = (2, site.channels, *frames, *(3,) * (site.ndim - 1))
+    # Frames as built for; the other axes may have any length, but for gates of one resolution.
+    rest = site.resolution[1:] if sized else (3,) * (site.ndim - 1)
+    shape = (2, site.channels, site.resolution[0], *rest)
     # Nothing random: a check must not change the weights that the next gate draws.
     x = torch.linspace(-1, 1, math.prod(shape), device=parameter.device).reshape(shape)
     x = x.to(parameter.dtype)

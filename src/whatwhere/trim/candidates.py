@@ -75,10 +75,14 @@ def _candidate(
         return Left(sums.site, f"{site.name} does not come apart")
     if sums.inputs == 0:
         return Left(sums.site, "it did not run")
-    from_one = max((sums.largest - 1).max().item(), (1 - sums.smallest).max().item())
+    from_one = max(
+        (sums.largest - sums.neutral).max().item(), (sums.neutral - sums.smallest).max().item()
+    )
     as_one = Candidate(sums.site, None, torch.ones(1), from_one, ())
     if from_one == 0:
         return as_one
+    if sums.neutral != 1:
+        return Left(sums.site, "it adds, and no layer before it can")
     mean, deviation = sums.per_channel()
     if deviation > tolerance:
         reason = f"not constant, up to {deviation:.1e} from its mean"
