@@ -9,7 +9,7 @@ from tests.cases import randomise
 from tests.family.table import CASES
 from whatwhere import build, names
 
-SHAPES = {1: (2, 16, 9), 2: (2, 16, 7, 6), 3: (2, 16, 8, 5, 4)}
+SHAPES = {1: (2, 64, 9), 2: (2, 64, 7, 6), 3: (2, 64, 8, 5, 4)}
 # No last layer to be 0: no parameters at all, or a softmax after the last.
 NO_IDENTITY = {"ge", "simam", "ema"}
 CLIPS_ONLY = {"ma", "aia", "group_context", "action", "tea", "tab"}
@@ -109,7 +109,7 @@ def test_no_samples_give_no_output(name):
 
 @every_name
 def test_identity_start_leaves_x_and_can_learn(name):
-    shape = (SHAPES[rank(name)][0], 64, *SHAPES[rank(name)][2:])
+    shape = SHAPES[rank(name)]
     if name in NO_IDENTITY:
         with pytest.raises(ValueError, match="start") as error:
             built(name, shape, start="identity")
@@ -130,16 +130,51 @@ STARTS = {"srm": 0.5, "gct": 1.0, "sge": torch.tensor(1.0).sigmoid().item()}
 @pytest.mark.parametrize("name", STARTS)
 def test_paper_starts_are_the_authors(name):
     x = torch.randn(SHAPES[2])
-    gate = build(name, 16).eval().gate(x)
+    gate = build(name, 64).eval().gate(x)
     torch.testing.assert_close(gate, torch.full_like(gate, STARTS[name]))
 
 
 def test_global_context_starts_by_adding_nothing():
     x = torch.randn(SHAPES[2])
-    assert torch.equal(build("gc", 16)(x), x)
+    assert torch.equal(build("gc", 64)(x), x)
 
 
 def test_shuffle_starts_with_one_weight_and_moves_channels():
     x = torch.randn(SHAPES[2])
     expected = shuffled(x) * torch.tensor(1.0).sigmoid()
-    torch.testing.assert_close(build("shuffle", 16, groups=4).eval()(x), expected)
+    torch.testing.assert_close(build("shuffle", 64).eval()(x), expected)
+
+
+@every_name
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_maps_have_finite_gradients(name, value):
+    shape = SHAPES[rank(name)]
+    gate = randomise(built(name, shape))
+    x = torch.randn(shape)
+    x[0], x[1, :4] = value, value  # as after a ReLU: a whole sample, and some channels
+    x.requires_grad_()
+    (gate(x) * torch.randn(shape)).sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in gate.parameters())
+
+
+@every_name
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_the_float32_gate_rounded(name, dtype):
+    shape = SHAPES[rank(name)]
+    gate = randomise(built(name, shape)).eval().to(dtype)
+    x = torch.randn(shape).to(dtype)
+    y = gate(x)
+    assert y.dtype == dtype
+    expected = gate.float()(x.float())
+    torch.testing.assert_close(y.float(), expected, rtol=0.02, atol=0.02)
+
+
+@every_name
+def test_casting_there_and_back_leaves_what_is_no_weight(name):
+    shape = SHAPES[rank(name)]
+    gate = randomise(built(name, shape)).eval().half().float()
+    fresh = built(name, shape).eval()
+    fresh.load_state_dict(gate.state_dict())
+    x = torch.randn(shape)
+    assert torch.equal(gate(x), fresh(x))
