@@ -1,4 +1,4 @@
-"""What every gate of the family does beside its equation: gate(x), small maps, ranks and starts."""
+"""What every gate does beside its equation: gate(x), small maps, ranks, starts, precision."""
 
 import re
 
