@@ -23,7 +23,7 @@ class BatchNorm(Step):
         """(N, C, ...) to the same shape."""
         rows = descriptor.flatten(2).to(self.norm.weight.dtype)
         normalised: Tensor = self.norm(rows)
-        return normalised.reshape(descriptor.shape)
+        return normalised.reshape(descriptor.shape).to(descriptor.dtype)
 
     def constant_logits(self, value: float) -> None:
         """Set its weight to 0 and its bias."""

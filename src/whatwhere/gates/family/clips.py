@@ -68,7 +68,9 @@ def tab(channels: int, *, frames: int, reduction_ratio: int = 16, start: Start =
             norm_momentum=0.01,
             start=start,
         ),
-        temporal=TemporalAttention(form="dense", frames=frames, reduction_ratio=2, start=start),
+        temporal=TemporalAttention(
+            form="dense", frames=frames, reduction_ratio=2, bias=True, start=start
+        ),
     )
 
 
@@ -103,8 +105,8 @@ def aia(*, order: Literal["C-ST", "ST-C", "C+ST"] = "C-ST", start: Start = "pape
 def group_context(channels: int, *, start: Start = "paper") -> Split:
     """Group Contextualization: four shares of the channels, each with a context of its own.
 
-    Local σ(conv_T x), temporal σ(BN(conv_T mean_HW)), spatial σ(conv_HW mean_T), 3×3 dilated by 2,
-    and global σ(W mean).
+    Local σ(BN(conv_T x)), temporal σ(BN(conv_T mean_HW)), spatial σ(conv_HW mean_T), 3×3 dilated by
+    2 and without the norm that its authors build but do not call, and global σ(BN(W mean)).
     Source: arXiv 2203.09694; haoyanbin918/Group-Contextualization@b99be50.
     """
     if channels % 4:
@@ -115,7 +117,9 @@ def group_context(channels: int, *, start: Start = "paper") -> Split:
         local=Gate(
             keep="CS",
             statistics=["identity"],
-            mix=Conv(share, share, over="S", kernel_size=(3, 1, 1)),
+            mix=Chain(
+                conv=Conv(share, share, over="S", kernel_size=(3, 1, 1)), norm=BatchNorm(share)
+            ),
             start=start,
         ),
         temporal=Gate(
@@ -131,7 +135,10 @@ def group_context(channels: int, *, start: Start = "paper") -> Split:
             start=start,
         ),
         everywhere=Gate(
-            keep="C", statistics=["mean"], mix=Linear(share, share, bias=False), start=start
+            keep="C",
+            statistics=["mean"],
+            mix=Chain(expand=Linear(share, share, bias=False), norm=BatchNorm(share)),
+            start=start,
         ),
     )
 
