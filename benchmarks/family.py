@@ -40,8 +40,6 @@ LEFT_OUT = """\
   row.
 - **TAM's global branch**: a kernel over frames for each clip, a convolution and no gate.
 - **TabAttention with multi-head attention** over frames: its MLP form is `tab`.
-- **AIA's nested forms** (CinST, STinC): a gate computed on another's output and applied to x, with
-  one norm of both.
 - **SK, ResNeSt**: a softmax that chooses between branches of the network. **Non-local**: no gate.
 - **STAM**: three different works have the name, none with code; **W3**, **STACNet**: no equations
   found.

@@ -10,7 +10,7 @@ from whatwhere.gates.algebra import LastPass, gated
 from whatwhere.gates.shortcuts import as_cbam, is_plain_gate
 from whatwhere.ops import apply_gate
 
-RESERVED = ("activation", "kind", "neutral", "trunk")  # of what holds gates
+RESERVED = ("activation", "kind", "neutral", "source", "trunk")  # of what holds gates
 
 
 class Seq(nn.Module):

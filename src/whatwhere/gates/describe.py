@@ -52,7 +52,7 @@ class Frequencies(Descriptors):
         size: of every axis.
     """
 
-    waves: Tensor
+    numbers: Tensor
 
     def __init__(
         self, channels: int, *, frequencies: Sequence[Sequence[int]], size: int = 7
@@ -64,9 +64,9 @@ class Frequencies(Descriptors):
         self.frequencies = tuple(map(tuple, frequencies))
         self.ndim = len(frequencies[0])
         run = channels // len(frequencies)
-        waves = torch.stack([_wave(each, size) for each in frequencies])
-        # No state: it follows from the arguments.
-        self.register_buffer("waves", waves.repeat_interleave(run, 0), persistent=False)
+        # Whole numbers, which module.half() and .double() leave exact, as they would not the waves.
+        numbers = torch.tensor(self.frequencies).repeat_interleave(run, 0)
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One descriptor (N, C, 1, ...)."""
@@ -75,20 +75,24 @@ class Frequencies(Descriptors):
         if x.shape[2:] != sizes:
             x = ADAPTIVE[self.ndim](x, sizes)
         axes = tuple(range(2, x.ndim))
-        return ((x * self.waves.to(x.dtype)).sum(axes, keepdim=True),)
+        return ((x * _waves(self.numbers, self.size, x.dtype)).sum(axes, keepdim=True),)
 
     def extra_repr(self) -> str:
         """Frequencies and size, for printing."""
         return f"frequencies={self.frequencies}, size={self.size}"
 
 
-def _wave(frequency: Sequence[int], size: int) -> Tensor:
-    places = torch.arange(size, dtype=torch.float64) + 0.5
-    wave = torch.ones((), dtype=torch.float64)
-    for u in frequency:
-        along = torch.cos(math.pi * u * places / size) / math.sqrt(size)
-        wave = wave.unsqueeze(-1) * (along * math.sqrt(2) if u else along)
-    return wave.float()
+def _waves(numbers: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """One wave for each row of frequencies, (C, size, ...)."""
+    places = torch.arange(size, dtype=dtype, device=numbers.device) + 0.5
+    angles = math.pi / size * numbers.unsqueeze(-1).to(dtype) * places
+    along = torch.cos(angles) / math.sqrt(size)
+    along = torch.where(numbers.unsqueeze(-1) > 0, math.sqrt(2) * along, along)
+    first, *others = along.unbind(1)
+    for other in others:
+        ones = (1,) * (first.ndim - 1)
+        first = first.unsqueeze(-1) * other.reshape(len(other), *ones, size)
+    return first
 
 
 class WindowMean(Descriptors):
@@ -187,6 +191,7 @@ class Motion(Part):
             z = self.norm(z.to(self.norm.weight.dtype)).to(weight.dtype)
             (frames,) = axes_of("T", z.ndim)
             last = z.shape[frames] - 1
-            after = convolve(z.narrow(frames, 1, last), kernel, None, self.shift)
+            # All frames are convolved, so that a clip of one frame has a change too: 0.
+            after = convolve(z, kernel, None, self.shift).narrow(frames, 1, last)
             change = after - z.narrow(frames, 0, last)
             return torch.cat([change, torch.zeros_like(z.narrow(frames, 0, 1))], frames)

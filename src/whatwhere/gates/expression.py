@@ -85,6 +85,8 @@ def _(module: Seq) -> str:
 @expression.register
 def _(module: Par) -> str:
     parts = ", ".join(map(expression, module.parts))
+    if module.source is not None:
+        parts = f"of {expression(module.source)}: {parts}"
     how = JOINS[module.join]
     if module.join in LOGIT_JOINS:
         how = f"{how} → {ACTIVATIONS[module.activation.name].symbol}"

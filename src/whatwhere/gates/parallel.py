@@ -30,6 +30,7 @@ class Par(nn.Module):
             their own mixes.
         trunk_over: "all": over the positions of all of them in one row, so that norms in the
             trunk see them together; "each": one gate's after the other's.
+        source: a module on whose output, in place of x, the gates are computed.
         start: as for ``Gate``; only where logits are joined.
 
     >>> from whatwhere.gates import ChannelAttention, SpatialAttention
@@ -48,6 +49,7 @@ class Par(nn.Module):
         activation: ActivationName | None = None,
         trunk: Mix | None = None,
         trunk_over: Literal["all", "each"] | None = None,
+        source: nn.Module | None = None,
         start: Start = "paper",
         **gates: nn.Module,
     ) -> None:
@@ -65,6 +67,7 @@ class Par(nn.Module):
             )
         super().__init__()
         self.join = join
+        self.source = source
         self.trunk = trunk
         self.trunk_over = trunk_over
         for name, gate in gates.items():
@@ -103,7 +106,7 @@ class Par(nn.Module):
 
     def values(self, x: Tensor) -> Tensor:
         """The joined gate before any rounding."""
-        gates = self._gates(x)
+        gates = self._gates(x if self.source is None else self.source(x))
         if self.join == "max":
             return reduce(lambda a, b: _larger(x, a, b), gates)
         product = self.join in ("gates", "logit_product")

@@ -59,7 +59,8 @@ def bam(
 ) -> Par:
     """Bottleneck Attention Module: x · (1 + σ(Mc + Ms)), Ms from two dilated convolutions.
 
-    Source: arXiv 1807.06514, where Mc and Ms are summed and each ends in a batch norm.
+    Source: arXiv 1807.06514, where Mc and Ms are summed and each ends in a batch norm; the ReLU
+    between layers, which its equations leave out, is that of the code.
     ``dialect="official"`` is Jongchan/attention-module@459efad: it multiplies them, and its norms
     follow all layers but the last. (As shipped, that file raises a NameError.)
     Elsewhere: External-Attention pads by 1 at dilation 2, so that maps shrink.
@@ -102,8 +103,11 @@ def _dilated(channels: int, hidden: int, dilation: int, ndim: int, *, norms: boo
     if not norms:
         return Chain(
             reduce=Linear(channels, hidden),
+            reduce_relu=Function("relu"),
             wide=wide(),
+            wide_relu=Function("relu"),
             wider=wide(),
+            wider_relu=Function("relu"),
             expand=Linear(hidden, 1),
             norm=BatchNorm(1),
         )

@@ -1,6 +1,8 @@
 """Gates of clips (N, C, T, H, W): when, and what and where by frame."""
 
-from typing import Literal
+from typing import Any, Literal, cast
+
+from torch import nn
 
 from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates.algebra import Gate, Start
@@ -17,6 +19,9 @@ from whatwhere.gates.layers import Chain, Conv, Function, Linear, Shared
 from whatwhere.gates.mixes import PositionConv
 from whatwhere.gates.norms import BatchNorm
 from whatwhere.gates.parallel import Par, Split
+
+AIA_ORDERS = ("C-ST", "ST-C", "C+ST", "CinST", "STinC", "C", "ST")
+THREE = ("frames", "rows", "columns")  # what the gates of ST don't keep
 
 
 def ma(channels: int, *, frames: int, reduction_ratio: int = 16, start: Start = "paper") -> Seq:
@@ -68,43 +73,63 @@ def tab(channels: int, *, frames: int, reduction_ratio: int = 16, start: Start =
             norm_momentum=0.01,
             start=start,
         ),
-        temporal=TemporalAttention(form="dense", frames=frames, reduction_ratio=2, start=start),
+        temporal=TemporalAttention(
+            form="dense", frames=frames, reduction_ratio=2, bias=True, start=start
+        ),
     )
 
 
-def aia(*, order: Literal["C-ST", "ST-C", "C+ST"] = "C-ST", start: Start = "paper") -> Seq | Par:
-    """Attention in Attention, unnested: C, over (T, H, W), and ST, the mean of three more.
+def aia(
+    *,
+    order: Literal["C-ST", "ST-C", "C+ST", "CinST", "STinC", "C", "ST"] = "C-ST",
+    start: Start = "paper",
+) -> nn.Module:
+    """Attention in Attention: C, over (T, H, W), and ST, the mean of three more.
 
-    Each is σ(BN(conv_3[max ; mean])): C pools the channels, ST the frames, rows and columns. One
-    after another or, "C+ST", the mean of both.
-    Source: arXiv 2204.09303; haoyanbin918/Attention-in-Attention@7910cd0. Its nested forms (one
-    gate computed on the other's output, but applied to x) are left out.
+    Each is σ(BN(conv_3[max ; mean])): C pools the channels, ST the frames, rows and columns. Alone,
+    one after another, "C+ST" as the mean of both, or one inside the other: "CinST" gates x by ST
+    of the output of C.
+    Source: arXiv 2204.09303; haoyanbin918/Attention-in-Attention@7910cd0.
     """
-    check_choice("aia", "order", order, ("C-ST", "ST-C", "C+ST"))
+    check_choice("aia", "order", order, AIA_ORDERS)
+    alone = {"C": _without_channels, "ST": _without_one_axis}
+    if order in alone:
+        return alone[order](start=start)
+    if order == "CinST":
+        return _without_one_axis(start=start, source=_without_channels(start=start))
+    if order == "STinC":
+        return _without_channels(start=start, source=_without_one_axis(start=start))
+    gates = {name: alone[name](start=start) for name in order.replace("+", "-").split("-")}
+    return Par(join="mean", **cast(Any, gates)) if "+" in order else Seq(**gates)
 
-    def gate(pooled: str) -> Gate:
-        keep = "S" if pooled == "C" else all_but(pooled, 3)
-        return Gate(
-            keep=keep,
-            statistics=["max", "mean"],
-            mix=PositionConv(2, ndim=3, over=keep, kernel_size=3, norm_momentum=0.1),
-            start=start,
-        )
 
-    over_channels = gate("C")
-    others = Par(join="mean", frames=gate("T"), rows=gate("H"), columns=gate("W"))
-    if order == "C+ST":
-        return Par(join="mean", channels=over_channels, others=others)
-    if order == "C-ST":
-        return Seq(channels=over_channels, others=others)
-    return Seq(others=others, channels=over_channels)
+def _without_channels(*, start: Start, source: nn.Module | None = None) -> Gate:
+    return _pooling("C", start, source)
+
+
+def _without_one_axis(*, start: Start, source: nn.Module | None = None) -> Par:
+    gates = {name: _pooling(axis, start) for axis, name in zip("THW", THREE, strict=True)}
+    return Par(join="mean", source=source, **cast(Any, gates))
+
+
+def _pooling(axis: str, start: Start, source: nn.Module | None = None) -> Gate:
+    keep = all_but(axis, 3)
+    return Gate(
+        keep="S" if axis == "C" else keep,
+        statistics=["max", "mean"],
+        mix=PositionConv(
+            2, ndim=3, over="S" if axis == "C" else keep, kernel_size=3, norm_momentum=0.1
+        ),
+        source=source,
+        start=start,
+    )
 
 
 def group_context(channels: int, *, start: Start = "paper") -> Split:
     """Group Contextualization: four shares of the channels, each with a context of its own.
 
-    Local σ(conv_T x), temporal σ(BN(conv_T mean_HW)), spatial σ(conv_HW mean_T), 3×3 dilated by 2,
-    and global σ(W mean).
+    Local σ(BN(conv_T x)), temporal σ(BN(conv_T mean_HW)), spatial σ(conv_HW mean_T), 3×3 dilated by
+    2 and without the norm that its authors build but do not call, and global σ(BN(W mean)).
     Source: arXiv 2203.09694; haoyanbin918/Group-Contextualization@b99be50.
     """
     if channels % 4:
@@ -115,7 +140,9 @@ def group_context(channels: int, *, start: Start = "paper") -> Split:
         local=Gate(
             keep="CS",
             statistics=["identity"],
-            mix=Conv(share, share, over="S", kernel_size=(3, 1, 1)),
+            mix=Chain(
+                conv=Conv(share, share, over="S", kernel_size=(3, 1, 1)), norm=BatchNorm(share)
+            ),
             start=start,
         ),
         temporal=Gate(
@@ -131,7 +158,10 @@ def group_context(channels: int, *, start: Start = "paper") -> Split:
             start=start,
         ),
         everywhere=Gate(
-            keep="C", statistics=["mean"], mix=Linear(share, share, bias=False), start=start
+            keep="C",
+            statistics=["mean"],
+            mix=Chain(expand=Linear(share, share, bias=False), norm=BatchNorm(share)),
+            start=start,
         ),
     )
 
