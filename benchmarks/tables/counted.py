@@ -40,6 +40,7 @@ def named(name: str) -> Count:
     return count(lambda: paper.build(name))
 
 
+@cache
 def gated(network: str, gate: str, **options: Any) -> Count:
     """The count of a plain network of ``whatwhere.paper`` with gates not of its papers."""
 
