@@ -19,6 +19,7 @@ LEVELS = {
     "checkpoints": 4,
     "cost": 4,
     "look": 4,
+    "paper": 4,
     "bench": 5,
     "study": 5,
     "trim": 5,

@@ -26,6 +26,8 @@ FUNCTION = "tests.study.backbone_function"
         ("torchvision/resnet18", 1, 2),
         ("torchvision/r3d_18", 3, 3),
         ("r2plus1d_18", 1, 3),
+        ("paper/resnet18", 1, 2),
+        ("paper/mobilenet_0.7-cbam", 4, 2),
         (f"{FUNCTION}:make", 2, 2),
     ],
 )
@@ -51,7 +53,15 @@ def test_grey_data_reach_torchvision_as_three_equal_channels():
 
 @pytest.mark.parametrize(
     "name",
-    ["small", "timm/resnet18", "timm/test_resnet", "torchvision/resnet50", f"{FUNCTION}:make"],
+    [
+        "small",
+        "timm/resnet18",
+        "timm/test_resnet",
+        "torchvision/resnet50",
+        "paper/resnet18-se",
+        "paper/mobilenet_1.0",
+        f"{FUNCTION}:make",
+    ],
 )
 def test_widening_grows_a_little_with_a_little_width(name):
     backbone = Backbone(name, classes=5, in_channels=3, ndim=2)
@@ -76,14 +86,17 @@ def test_what_can_not_be_widened_says_so(name, settings):
     ("name", "message"),
     [
         ("resnet19", r"got 'resnet19'; close names: resnet18, resnet\d\w+, \w+$"),
-        ("keras/resnet18", r"of timm/ or torchvision/, got 'keras/resnet18'"),
+        ("keras/resnet18", r"of timm/, torchvision/ or paper/, got 'keras/resnet18'"),
+        ("paper/resnet51", r"expected network to be one of 'resnet18', .* got 'resnet51'"),
+        ("paper/resnet18-sse", r"resnet18: expected attention to be one of 'se', .* got 'sse'"),
+        ("paper/resnet18", r"could not be built .* 3 position axes: .*take images"),
         ("no.such.module:make", r"can't be imported: No module named 'no'"),
         (f"{FUNCTION}:absent", r"can't be imported: .*'absent'"),
         ("timm/test_resnet", r"could not be built .* 3 position axes: .*take images"),
     ],
 )
 def test_bad_backbones_are_named(name, message):
-    ndim = 3 if name == "timm/test_resnet" else 2
+    ndim = 3 if name in ("timm/test_resnet", "paper/resnet18") else 2
     with pytest.raises(BackboneError, match=message):
         Backbone(name, classes=5, in_channels=3, ndim=ndim).build(seed=0)
 
@@ -100,6 +113,16 @@ def test_the_control_has_at_least_the_parameters_of_the_dearest_variant(settings
     assert rows["none"]["latency_ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert rows["cbam"]["macs"] > rows["none"]["macs"]
     assert rows["cbam"]["training_memory_mb"] > rows["none"]["training_memory_mb"]
+
+
+def test_a_papers_network_with_gates_takes_no_others(settings):
+    data = load_data(settings.data)
+    backbone = Backbone("paper/resnet18-se", classes=2, in_channels=1, ndim=2)
+    plain, gated = parse_variants(["cbam"])
+    (row,) = measure(backbone, [plain], settings, data)
+    assert row["sites"] == 8
+    with pytest.raises(StudyError, match=r"resnet18-se has gates of its own, so cbam can't"):
+        measure(backbone, [plain, gated], settings, data)
 
 
 def test_the_control_by_latency_is_wider_than_the_plain_network(settings):

@@ -168,7 +168,7 @@ def test_one_seed_means_the_same_shared_weights_and_order(settings):
     data = load_data(settings.data)
     backbone = Backbone("small", classes=2, in_channels=1, ndim=2)
     plain, gated = (
-        build_network(backbone, variant, settings, shape=data.shape, seed=3)
+        build_network(backbone, variant, where="auto", start="identity", shape=data.shape, seed=3)
         for variant in parse_variants(["cbam"])
     )
     shared = gated.state_dict()

@@ -285,6 +285,19 @@ def test_gates_that_can_not_run_at_their_site_are_refused():
     assert model.eval()(x).isfinite().all()
 
 
+def test_an_option_can_be_each_sites_own():
+    model = small()
+    attend(model, "cbam", kernel_size=lambda site: 3 if site.channels < 16 else 5)
+    gates = attached(model)
+    assert [gate.options["kernel_size"] for gate in gates] == [3, 5, 5]
+    for gate in gates:
+        convolution = model.get_submodule(f"{gate.site}.attention.gates.spatial.mix.conv")
+        assert convolution.kernel_size == (gate.options["kernel_size"],) * 2
+    again = small()
+    reattach(again, gates)  # descriptions hold values, which a file can have
+    assert attached(again) == gates
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

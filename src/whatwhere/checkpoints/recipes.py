@@ -34,6 +34,7 @@ LIBRARIES = (
     "segmentation_models_pytorch",
     "monai.networks.nets",
     "transformers",
+    "whatwhere.paper.networks",
     "whatwhere.study.networks",
 )
 

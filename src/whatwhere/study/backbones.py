@@ -1,4 +1,4 @@
-"""Backbones by name: the small residual net, timm, torchvision, or a function of the user's."""
+"""Backbones by name: the small residual net, timm, torchvision, papers, a user's function."""
 
 import importlib
 import inspect
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from whatwhere.cost import parameters
 from whatwhere.study.networks import SmallResNet
 
+PAPER = "paper/"
+
 
 class BackboneError(ValueError):
     """A backbone that can't be found, built or widened."""
@@ -23,9 +25,11 @@ class Backbone:
     """A network by name, for data of one shape.
 
     Args:
-        name: "small"; "timm/NAME"; "torchvision/NAME", video models too; "package.module:function",
-            called as ``function(classes, in_channels=..., ndim=...)`` with, if it takes one,
-            ``width=`` a factor to widen by; or a bare NAME, looked for in timm, then torchvision.
+        name: "small"; "timm/NAME"; "torchvision/NAME", video models too; "paper/NAME" of
+            ``whatwhere.paper``, with gates of its own if the name says so ("paper/resnet50-cbam");
+            "package.module:function", called as ``function(classes, in_channels=..., ndim=...)``
+            with, if it takes one, ``width=`` a factor to widen by; or a bare NAME, looked for in
+            timm, then torchvision.
         classes: number of classes.
         in_channels: channels of the data.
         ndim: position axes of the data.
@@ -70,6 +74,10 @@ class Backbone:
 
     def recipe(self, *, width: float = 1.0) -> dict[str, Any]:
         """What ``checkpoints.save`` is told of how the network is built; timm's says so itself."""
+        if self.name.startswith(PAPER):
+            from whatwhere import paper
+
+            return paper.recipe(self.name.removeprefix(PAPER), **self._paper_arguments(width))
         if self.name != "small":
             return {}
         name = f"{SmallResNet.__module__}.{SmallResNet.__name__}"
@@ -89,8 +97,12 @@ class Backbone:
             return self._small
         if ":" in self.name:
             return _from_function(self)
+        if library == "paper":
+            return self._paper
         if library not in ("", "timm", "torchvision"):
-            raise BackboneError(f"expected a backbone of timm/ or torchvision/, got {self.name!r}")
+            raise BackboneError(
+                f"expected a backbone of timm/, torchvision/ or paper/, got {self.name!r}"
+            )
         if library in ("", "timm"):
             import timm
 
@@ -110,6 +122,18 @@ class Backbone:
         if self.pretrained:
             raise ValueError("the small backbone has no pretrained weights")
         return SmallResNet(**self._small_arguments(width))
+
+    def _paper(self, width: float) -> nn.Module:
+        if self.pretrained:
+            raise ValueError("the networks of papers have no pretrained weights here")
+        if self.ndim != 2:
+            raise ValueError("the networks of papers take images, (N, C, H, W)")
+        from whatwhere import paper
+
+        return paper.build(self.name.removeprefix(PAPER), **self._paper_arguments(width))
+
+    def _paper_arguments(self, width: float) -> dict[str, Any]:
+        return {"classes": self.classes, "in_channels": self.in_channels, "width": width}
 
     def _small_arguments(self, width: float) -> dict[str, Any]:
         return {

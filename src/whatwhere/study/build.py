@@ -6,11 +6,12 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from whatwhere.gates import Start
 from whatwhere.study import data
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.data import DataSettings, StudyData
-from whatwhere.study.settings import StudyError, StudySettings, Variant
-from whatwhere.surgery import WORDS, attend
+from whatwhere.study.settings import BASELINE, StudyError, StudySettings, Variant
+from whatwhere.surgery import WORDS, attached, attend
 
 
 @lru_cache(maxsize=1)
@@ -33,30 +34,39 @@ def backbone_of(settings: StudySettings, study_data: StudyData) -> Backbone:
 def build_network(
     backbone: Backbone,
     variant: Variant,
-    settings: StudySettings,
     *,
+    where: str,
+    start: Start,
     shape: Sequence[int],
     seed: int,
 ) -> nn.Module:
-    """A variant's network; one seed gives every variant the same weights where they share them."""
+    """A variant's network; one seed gives every variant the same weights where they share them.
+
+    Raises:
+        BackboneError: the backbone can't be built.
+        StudyError: the gate can't go into it.
+    """
     network = backbone.build(seed=seed, width=variant.width)
-    if variant.gate is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            example = torch.zeros(1, *shape)
-            where = settings.where if settings.where in WORDS else settings.where.split(",")
-            try:
-                attend(
-                    network,
-                    variant.gate,
-                    where=where,
-                    start=settings.start,
-                    example=example,
-                    **variant.options,
-                )
-            except ValueError as error:
-                raise StudyError(
-                    f"{variant.name} can't go into {settings.backbone}: {error}\n"
-                    "--where names the modules for a study"
-                ) from error
+    if variant.gate is None:
+        return network
+    if attached(network):
+        raise StudyError(
+            f"{backbone.name} has gates of its own, so {variant.name} can't go into it; "
+            f"ask for the variant {BASELINE} alone, or for the backbone without gates"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            attend(
+                network,
+                variant.gate,
+                where=where if where in WORDS else where.split(","),
+                start=start,
+                example=torch.zeros(1, *shape),
+                **variant.options,
+            )
+        except ValueError as error:
+            raise StudyError(
+                f"{variant.name} can't go into {backbone.name}: {error}\n--where names the modules"
+            ) from error
     return network

@@ -5,12 +5,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from scipy.stats import quantile_test
 from torch import nn
 
 from whatwhere import cost
 from whatwhere.study.backbones import Backbone, BackboneError
 from whatwhere.study.build import build_network
+from whatwhere.study.costs import measured_costs
 from whatwhere.study.data import StudyData
 from whatwhere.study.settings import StudyError, StudySettings, Variant, widened
 from whatwhere.surgery import attached
@@ -24,7 +24,14 @@ def build(
     backbone: Backbone, variant: Variant, settings: StudySettings, study_data: StudyData
 ) -> nn.Module:
     """A variant's network, for measuring: the weights of seed 0."""
-    return build_network(backbone, variant, settings, shape=study_data.shape, seed=0)
+    return build_network(
+        backbone,
+        variant,
+        where=settings.where,
+        start=settings.start,
+        shape=study_data.shape,
+        seed=0,
+    )
 
 
 def control_variant(
@@ -109,43 +116,20 @@ def measure(
     """What every variant costs: parameters, MACs, memory; latency interleaved, baseline first."""
     x = example_batch(settings, study_data)
     networks = {v.name: build(backbone, v, settings, study_data).to(x.device) for v in variants}
-    times = cost.latencies(networks, x)
-    rows = []
-    for variant in variants:
-        network = networks[variant.name]
-        rows.append(
-            {
-                "name": variant.name,
-                "role": variant.role,
-                "gate": variant.gate,
-                "options": variant.options,
-                "width": variant.width,
-                "description": _describe(variant, network),
-                "sites": len(attached(network)),
-                "parameters": cost.parameters(network),
-                "macs": cost.macs(network, x[:1]),
-                "latency_ms": _median(times[variant.name].milliseconds),
-                "latency_ratio": _median(times[variant.name].ratios),
-                "training_memory_mb": _training_memory(network, x) / 2**20,
-            }
-        )
-    return rows
-
-
-def _training_memory(network: nn.Module, x: torch.Tensor) -> int:
-    try:
-        return cost.training_memory(network, x)
-    except ValueError as error:  # a batch norm that sees one value per channel
-        raise StudyError(
-            f"the network can't train on batches of {len(x)} samples: {error}; a larger "
-            "--batch-size or larger samples may help"
-        ) from error
-
-
-def _median(values: Sequence[float]) -> dict[str, float]:
-    """The median with its 95% interval, which more rounds make narrower."""
-    interval = quantile_test(values, p=0.5).confidence_interval(confidence_level=0.95)
-    return {"median": median(values), "low": float(interval.low), "high": float(interval.high)}
+    costs = measured_costs(networks, x)
+    return [
+        {
+            "name": variant.name,
+            "role": variant.role,
+            "gate": variant.gate,
+            "options": variant.options,
+            "width": variant.width,
+            "description": _describe(variant, networks[variant.name]),
+            "sites": len(attached(networks[variant.name])),
+            **costs[variant.name],
+        }
+        for variant in variants
+    ]
 
 
 def _describe(variant: Variant, network: nn.Module) -> str:

@@ -117,7 +117,12 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     study_data = load_data(trial.settings.data)
     backbone = backbone_of(trial.settings, study_data)
     network = build_network(
-        backbone, trial.variant, trial.settings, shape=study_data.shape, seed=trial.seed
+        backbone,
+        trial.variant,
+        where=trial.settings.where,
+        start=trial.settings.start,
+        shape=study_data.shape,
+        seed=trial.seed,
     )
     classifier, resumed = _fit(trial, network, study_data)
     record = _record(trial, status="finished")

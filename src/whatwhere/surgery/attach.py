@@ -63,9 +63,9 @@ def attend(
             rounding, and faster. The report says which sites do.
         example: what the network is called with, where its first convolution does not show it: a
             tensor, a tuple of arguments, a dict of keyword arguments, another only argument.
-        **options: of the gate, as in ``whatwhere.build``; ``frames="site"`` and
-            ``resolution="site"`` are each site's own, as gates that need them have it if not told
-            otherwise.
+        **options: of the gate, as in ``whatwhere.build``; a function of a ``Site`` gives each site
+            its own. ``frames="site"`` and ``resolution="site"`` are each site's own, as gates that
+            need them have it if not told otherwise.
 
     Returns:
         A report of the sites, to print.

@@ -30,6 +30,7 @@ def made(
         ValueError: the gate or its options are not what was expected.
         RuntimeError: an identity start that is none.
     """
+    options = {key: value(site) if callable(value) else value for key, value in options.items()}
     options = _sized(gate, site, options)
     module = build(gate, site.channels, ndim=site.ndim, start=start, **options)
     module = fitted(module, model.get_submodule(site.name), model)

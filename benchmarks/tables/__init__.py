@@ -1,0 +1,1 @@
+"""The sizes that papers print for their networks, beside those of ours: docs/tables.md."""
