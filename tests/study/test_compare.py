@@ -159,7 +159,7 @@ def test_two_studies_in_one_folder_are_refused(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--variants", "none,sse"), "cbam, channel, se, spatial, temporal, got 'sse'"),
+        (("--variants", "none,sseq"), "tea, action, tam, got 'sseq'"),
         (("--variants", "cbam:ratio=3"), "got 'ratio=3' in 'cbam:ratio=3'"),
         (("--backbone", "resnet19"), "got 'resnet19'; close names: resnet18"),
         (("--control", "width"), "'parameters', 'latency', 'none', got 'width'"),

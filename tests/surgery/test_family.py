@@ -5,24 +5,43 @@ import copy
 import pytest
 import torch
 
-from whatwhere import attached, attend, detach, diagnose, names, record
+from whatwhere import attached, attend, build, detach, diagnose, names, record
+from whatwhere.gates import needed_options
 from whatwhere.gates.family import CLIPS, FRAMES
 from whatwhere.study.networks import SmallResNet
 
 NO_IDENTITY = {"ge", "simam", "ema"}
 
 
-def network(name):
-    ndim = 3 if name in CLIPS | FRAMES else 2
+def network(name, ndim=None):
+    if ndim is None:
+        ndim = 3 if name in CLIPS | FRAMES else 2
     torch.manual_seed(0)
     model = SmallResNet(3, in_channels=2, ndim=ndim, channels=(8, 16), blocks=(1, 1)).eval()
     # As large as makes the maps of the last block more than one position.
     return model, torch.randn(4, 2, *(3, 9, 10)[-ndim:])
 
 
-@pytest.mark.parametrize("name", names())
-def test_it_goes_into_a_network_and_out_again(name):
-    model, x = network(name)
+def ranks():
+    for name in names():
+        for ndim in (1, 2, 3):
+            needed = {"frames": 3, "resolution": 5}
+            sizes = {option: needed[option] for option in needed_options(name)}
+            try:
+                build(name, 8, ndim=ndim, **sizes)
+            except ValueError:
+                continue
+            yield name, ndim
+
+
+def test_most_gates_have_three_ranks():
+    found = list(ranks())
+    assert len(found) >= 3 * len(names()) - 2 * len(CLIPS) - len(FRAMES) - 1
+
+
+@pytest.mark.parametrize(("name", "ndim"), list(ranks()))
+def test_it_goes_into_a_network_and_out_again(name, ndim):
+    model, x = network(name, ndim)
     before, keys = model(x), list(model.state_dict())
     start = "paper" if name in NO_IDENTITY else "identity"
     report = attend(model, name, example=x, start=start)

@@ -35,7 +35,7 @@ class SoftmaxMean(Descriptors):
         weight, bias = promoted(self.query)
         rows = x.flatten(2).to(weight.dtype)
         weights = F.conv1d(rows, weight.unsqueeze(2), bias).softmax(2)
-        mean = (rows * weights).sum(2)
+        mean = rows @ weights.transpose(1, 2)
         return (mean.reshape(*x.shape[:2], *(1,) * (x.ndim - 2)),)
 
 

@@ -67,6 +67,7 @@ def build_network(
             )
         except ValueError as error:
             raise StudyError(
-                f"{variant.name} can't go into {backbone.name}: {error}\n--where names the modules"
+                f"{variant.name} can't go into {backbone.name}: {error}\n"
+                "--where names the modules, --start says how gates start"
             ) from error
     return network
