@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from whatwhere import CBAM, ChannelAttention, SpatialAttention, TemporalAttention
+from whatwhere import CBAM, ChannelAttention, Gate, SpatialAttention, TemporalAttention
 from whatwhere.look import diagnose, record
 from whatwhere.look.pointing import dilate
 
@@ -214,3 +214,12 @@ def test_compiled_networks_are_seen_too():
 def test_a_network_without_gates_is_refused():
     with pytest.raises(ValueError, match="one with 0 gates"):
         diagnose(torch.nn.Conv2d(1, 1, 1), [torch.randn(1, 1, 3, 3)])
+
+
+def test_a_gate_of_frames_and_channels_points_with_its_mean_over_channels():
+    gate = Gate(keep="CT", statistics=["mean"])
+    clips = torch.zeros(2, 3, 4, 2, 2)
+    clips[0, :, 1], clips[1, 0, 3] = 5.0, 5.0
+    truth = SimpleNamespace(where=None, when=torch.eye(4, dtype=torch.bool)[[1, 2]])
+    [found] = diagnose(gate, [clips], truth=truth)
+    assert (found.kind, found.hits.rate) == ("when", 0.5)

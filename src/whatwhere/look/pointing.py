@@ -49,7 +49,11 @@ class Pointing:
         self.samples = 0
 
     def add(self, gate: Tensor, first: int) -> None:
-        """Count the gates (N, 1, *positions) of the samples that begin at number ``first``."""
+        """Count the gates (N, C or 1, *positions) of the samples that begin at number ``first``.
+
+        One for each channel counts as the mean over them.
+        """
+        gate = gate.mean(1, keepdim=True)
         last = first + gate.shape[0]
         if last > len(self.masks):
             raise ValueError(

@@ -4,7 +4,8 @@ from typing import Literal
 
 from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates.algebra import Gate, Start
-from whatwhere.gates.attention import ChannelAttention, hidden_size
+from whatwhere.gates.attention import hidden_size
+from whatwhere.gates.family.channel import se
 from whatwhere.gates.layers import Chain, Conv, Function, Linear
 from whatwhere.gates.norms import BatchNorm, Energy
 from whatwhere.gates.parallel import Par
@@ -15,9 +16,7 @@ def cse(channels: int, *, reduction_ratio: int = 2, start: Start = "paper") -> G
 
     Source: arXiv 1803.02579; ai-med/squeeze_and_excitation@acdd26e.
     """
-    return ChannelAttention(
-        channels, reduction_ratio=reduction_ratio, statistics=["mean"], bias=True, start=start
-    )
+    return se(channels, reduction_ratio=reduction_ratio, start=start)
 
 
 def sse(channels: int, *, start: Start = "paper") -> Gate:
