@@ -219,7 +219,7 @@ def test_a_network_without_gates_is_refused():
 def test_a_gate_of_frames_and_channels_points_with_its_mean_over_channels():
     gate = Gate(keep="CT", statistics=["mean"])
     clips = torch.zeros(2, 3, 4, 2, 2)
-    clips[0, :, 1], clips[1, 0, 3] = 5.0, 5.0
+    clips[0, :, 1], clips[1, 2, 3] = 5.0, 5.0
     truth = SimpleNamespace(where=None, when=torch.eye(4, dtype=torch.bool)[[1, 2]])
     [found] = diagnose(gate, [clips], truth=truth)
     assert (found.kind, found.hits.rate) == ("when", 0.5)
