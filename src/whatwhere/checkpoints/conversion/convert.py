@@ -101,7 +101,8 @@ def convert(
             lacks is folded into the convolution, or a neutral one added.
 
     Returns:
-        The state_dict, and what was found and done; it prints.
+        The state_dict, and what was found and done; it prints. Tensors that did not change are
+        the very ones that came.
 
     Raises:
         ValueError: there is no CBAM, or the code base is not to be told; the target can't compute

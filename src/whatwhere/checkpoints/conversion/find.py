@@ -11,7 +11,7 @@ from whatwhere.checkpoints.conversion.dialects import (
     ULTRALYTICS_REASON,
     Spelling,
 )
-from whatwhere.checkpoints.conversion.weights import fault, names
+from whatwhere.checkpoints.conversion.weights import MISSING, fault, names
 from whatwhere.gates import Dialect
 
 
@@ -76,7 +76,8 @@ def find(state_dict: Mapping[str, Tensor], source: Dialect | None) -> list[Found
         if source is not None and len(whole) > 1:
             whole = [each for each in whole if each.dialect == source]
         if not whole:
-            raise ValueError(f"convert: expected a whole CBAM at {at}, but {candidates[0]}")
+            wrong = min(map(str, candidates), key=lambda reason: reason.startswith(MISSING))
+            raise ValueError(f"convert: expected a whole CBAM at {at}, but {wrong}")
         found += whole
     dialects = sorted({each.dialect for each in found})
     if not found:

@@ -14,6 +14,7 @@ from whatwhere.checkpoints.conversion.dialects import (
     our_spelling,
 )
 from whatwhere.checkpoints.conversion.weights import Weights, add_norm, fold_norm
+from whatwhere.gates import DIALECTS as OPTIONS
 from whatwhere.gates import Dialect
 from whatwhere.gates.attention import Rounding, hidden_size
 
@@ -123,14 +124,14 @@ def _bias(
     return None
 
 
-def reduction_ratio(channels: int, hidden: int, rounding: Rounding = "floor") -> int | None:
-    """An integer r with which C / r, rounded, is the hidden width: 16 if it is one.
+def reduction_ratio(channels: int, hidden: int) -> int | None:
+    """An integer r with C // r hidden units, as other code bases count them: 16 if it is one.
 
     >>> reduction_ratio(256, 16), reduction_ratio(64, 8), reduction_ratio(10, 7)
     (16, 8, None)
     """
     for ratio in chain([16], range(1, channels + 1)):
-        if hidden_size(channels, ratio, rounding) == hidden:
+        if channels // ratio == hidden:
             return ratio
     return None
 
@@ -182,8 +183,15 @@ def our_options(weights: Weights, dialect: Dialect) -> dict[str, object]:
     Raises:
         ValueError: no reduction ratio gives the hidden width.
     """
-    rounding: Rounding = "nearest" if dialect == "timm" else "floor"
-    ratio = reduction_ratio(weights.channels, weights.hidden, rounding)
+    rounding: Rounding = OPTIONS[dialect]["channel"].get("rounding", "floor")
+    ratio = next(
+        (
+            each
+            for each in chain([16], range(1, weights.channels + 1))
+            if hidden_size(weights.channels, each, rounding) == weights.hidden
+        ),
+        None,
+    )
     if ratio is None:
         raise ValueError(_no_ratio(weights, "whatwhere"))
     kernel = weights.kernel

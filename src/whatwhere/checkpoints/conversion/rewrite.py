@@ -24,7 +24,7 @@ from whatwhere.checkpoints.conversion.fit import (
     reduction_ratio,
 )
 from whatwhere.checkpoints.conversion.own import Own
-from whatwhere.checkpoints.conversion.weights import Weights, read, write
+from whatwhere.checkpoints.conversion.weights import Weights, fold_norm, read, write
 from whatwhere.gates import Dialect
 
 
@@ -80,7 +80,7 @@ def _names(target: Dialect, weights: Sequence[Weights], spelling: str | None) ->
     first = dialect.spellings[0]
     needs = {
         "network_bias": [b for each in weights for b in (each.reduce_bias, each.expand_bias)],
-        "conv_bias": [each.conv_bias for each in weights if each.norm is None],
+        "conv_bias": [fold_norm(each).conv_bias for each in weights],
     }
     needed = {
         flag: any(bias is not None and bool(bias.count_nonzero()) for bias in needs[flag])

@@ -10,6 +10,7 @@ from torch import Tensor
 from whatwhere.checkpoints.conversion.dialects import Spelling
 
 EPSILON = 1e-5  # of every dialect's batch norm
+MISSING = "it has no"
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -100,7 +101,7 @@ def fault(tensors: Mapping[str, Tensor], spelling: Spelling) -> str | None:
         needed += [f"{spelling.norm}.{kind}" for kind in ("weight", "bias", *STATISTICS)]
     missing = [key for key in needed if key not in tensors]
     if missing:
-        return f"it has no {', '.join(missing[:3])}"
+        return f"{MISSING} {', '.join(missing[:3])}"
     parts = tuple({f"{layer.split('.')[0]}." for layer in layers})
     known = {*needed, f"{spelling.norm}.num_batches_tracked"}
     unknown = [key for key in tensors if key.startswith(parts) and key not in known]
