@@ -226,3 +226,61 @@ class ResNet(nn.Module):
         for name, layer in self.named_children():
             x = layer(x) if name.startswith("layer") else x
         return self.fc(x.mean((2, 3)))
+
+
+class CvBlock(nn.Module):
+    """osmr/pytorchcv@08805dd's convolution and norm, with or without a ReLU."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, relu=True):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.bn, self.relu = nn.BatchNorm2d(outputs), relu
+
+    def forward(self, x):
+        x = self.bn(self.conv(x))
+        return x.relu() if self.relu else x
+
+
+class CvUnit(nn.Module):
+    """osmr/pytorchcv@08805dd's CBAM unit with a bottleneck."""
+
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.body = Named(
+            conv1=CvBlock(inputs, width, 1),
+            conv2=CvBlock(width, width, 3, stride),
+            conv3=CvBlock(width, 4 * width, 1, relu=False),
+        )
+        self.project = stride != 1 or inputs != 4 * width
+        if self.project:
+            self.identity_conv = CvBlock(inputs, 4 * width, 1, stride, relu=False)
+        self.cbam = Pytorchcv(4 * width, 4 * width // 16)
+
+    def forward(self, x):
+        shortcut = self.identity_conv(x) if self.project else x
+        for layer in self.body.children():
+            x = layer(x)
+        return (self.cbam(x) + shortcut).relu()
+
+
+class CvResNet(nn.Module):
+    """osmr/pytorchcv@08805dd's CBAM-ResNet."""
+
+    def __init__(self, counts, width, classes=10):
+        super().__init__()
+        self.features = Named(init_block=Named(conv=CvBlock(3, 64, 7, 2)))
+        channels = 64
+        for i, count in enumerate(counts):
+            stage = nn.Sequential()
+            for j in range(count):
+                unit = CvUnit(channels, width * 2**i, 2 if i > 0 and j == 0 else 1)
+                stage.add_module(f"unit{j + 1}", unit)
+                channels = 4 * width * 2**i
+            self.features.add_module(f"stage{i + 1}", stage)
+        self.output = nn.Linear(channels, classes)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.features.init_block.conv(x), 3, 2, 1)
+        for name, stage in self.features.named_children():
+            x = stage(x) if name.startswith("stage") else x
+        return self.output(x.mean((2, 3)))

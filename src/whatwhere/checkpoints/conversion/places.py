@@ -1,9 +1,9 @@
 """Where a network's CBAMs go: from a child of a block to the gate after its last norm, and back.
 
-Networks of other code bases call the module in a residual block and name it there; our gate is a
-child of the module whose output it multiplies. The authors' and timm's residual networks call it
-on the output of the block's last batch norm, so one name tells the other where the keys show that
-every norm of the block follows its convolution.
+Networks of other code bases call the module in a block and name it there; our gate is a child of
+the module whose output it multiplies. Keys alone don't say what a module is called on. In residual
+networks with torchvision's names it is the output of the block's last batch norm: that of the
+authors, timm's, pytorchcv's and the tutorials'. Elsewhere the caller has to say.
 """
 
 import re
@@ -21,6 +21,9 @@ HELP = (
     "; say where with sites=, patterns of the names there and what they become, as in "
     r"sites={r'(.+)\.cbam': r'\1.bn3'}"
 )
+
+
+BLOCK = r"(.+\.)?layer\d+\.\d+"  # of torchvision's residual networks
 
 
 def translated(name: str, source: CodeBase, target: CodeBase) -> str:
@@ -92,8 +95,8 @@ def _told(module: Rewritten, rest: Mapping[str, Tensor], source: CodeBase, targe
             return _module_name(prefix, source)
         return site_of(prefix, module.channels, rest)
     if source == OURS:
-        block, holder = home_of(_module_name(prefix, source), module.channels, rest), ""
-    elif prefix and _norms(prefix, rest):
+        block, holder = home_of(_module_name(prefix, source), rest), ""
+    elif re.fullmatch(BLOCK, prefix):
         block, holder = prefix, ""
     else:
         block, _, holder = prefix.rpartition(".")
@@ -122,7 +125,14 @@ def site_of(prefix: str, channels: int, rest: Mapping[str, Tensor]) -> str:
     'layer1.0.bn2'
     """
     block = block_of(prefix, rest)
-    return joined(block, last_norm(block, channels, rest))
+    norm = last_norm(block, rest)
+    size = _norms(block, rest)[norm]
+    if size != channels:
+        raise ValueError(
+            f"convert: expected the last norm of {block} to have the CBAM's {channels} channels, "
+            f"got {size} in {norm}{HELP}"
+        )
+    return joined(block, norm)
 
 
 def block_of(prefix: str, rest: Mapping[str, Tensor]) -> str:
@@ -132,52 +142,52 @@ def block_of(prefix: str, rest: Mapping[str, Tensor]) -> str:
         ValueError: neither the holder of its keys nor what holds that is one.
     """
     for block in (prefix, prefix.rpartition(".")[0]):
-        if block and _norms(block, rest):
+        if re.fullmatch(BLOCK, block) and _norms(block, rest):
             return block
     raise ValueError(
-        f"convert: expected the CBAM {prefix!r} in a block with a batch norm, found none{HELP}"
+        f"convert: expected the CBAM {prefix!r} in a residual block with norms, named as in "
+        f"layer1.0, got another place{HELP}"
     )
 
 
-def last_norm(block: str, channels: int, rest: Mapping[str, Tensor]) -> str:
+def last_norm(block: str, rest: Mapping[str, Tensor]) -> str:
     """The last of a block's numbered norms, each after the convolution of its number.
 
     Raises:
-        ValueError: the keys don't show which is the last, or it has other channels.
+        ValueError: the keys don't show which is the last.
     """
     norms = _norms(block, rest)
-    numbered = [re.fullmatch(r"(\D+)(\d+)", norm) for norm in norms]
-    stems = {match[1] for match in numbered if match is not None}
-    if len(norms) > 1 and (None in numbered or len(stems) > 1):
-        raise ValueError(f"convert: can't tell which norm of {block} is last: {norms}{HELP}")
+    numbered = {norm: re.fullmatch(r"(\D+)(\d+)", norm) for norm in norms}
+    numbers = {norm: match for norm, match in numbered.items() if match is not None}
+    if len(numbers) < len(norms) or len({match[1] for match in numbers.values()}) > 1:
+        raise ValueError(f"convert: can't tell which norm of {block} is last: {[*norms]}{HELP}")
     tensors = below(rest, block)
-    for match, norm in zip(numbered, norms, strict=True):
-        conv = None if match is None else tensors.get(f"conv{match[2]}.weight")
-        if conv is not None and conv.shape[0] != norms[norm]:
+    for norm, match in numbers.items():
+        conv = tensors.get(f"conv{match[2]}.weight")
+        if conv is None or conv.shape[0] != norms[norm]:
+            given = "none" if conv is None else f"one that gives {conv.shape[0]}"
             raise ValueError(
-                f"convert: expected {norm} of {block} after its convolution, which gives "
-                f"{conv.shape[0]} channels, got a norm of {norms[norm]}{HELP}"
+                f"convert: expected {norm} of {block}, of {norms[norm]} channels, after a "
+                f"convolution conv{match[2]} that gives as many, got {given}{HELP}"
             )
-    last = max(norms, key=lambda norm: int(f"0{re.sub(r'[^0-9]', '', norm)}"))
-    if norms[last] != channels:
-        raise ValueError(
-            f"convert: expected the last norm of {block} to have the CBAM's {channels} channels, "
-            f"got {norms[last]} in {last}{HELP}"
-        )
-    return last
+    return max(numbers, key=lambda norm: int(numbers[norm][2]))
 
 
-def home_of(site: str, channels: int, rest: Mapping[str, Tensor]) -> str:
+def home_of(site: str, rest: Mapping[str, Tensor]) -> str:
     """The block whose CBAM of another code base a gate of ours stands for.
 
     Raises:
         ValueError: the site is not the last norm of a block.
     """
     block, _, name = site.rpartition(".")
-    if not block or name not in _norms(block, rest) or last_norm(block, channels, rest) != name:
+    if (
+        not re.fullmatch(BLOCK, block)
+        or name not in _norms(block, rest)
+        or last_norm(block, rest) != name
+    ):
         raise ValueError(
-            f"convert: expected the gate at {site}.{CHILD} after the last norm of a block, where "
-            f"other code bases call their CBAM{HELP}"
+            f"convert: expected the gate at {site}.{CHILD} after the last norm of a residual block "
+            f"named as in layer1.0, where other code bases call their CBAM{HELP}"
         )
     return block
 
