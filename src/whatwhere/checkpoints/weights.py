@@ -1,6 +1,5 @@
 """Whether weights fit a network, and in which dtypes they were saved."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -28,8 +27,8 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # whatever unpickling may raise on bytes that are no pickle
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"expected a state_dict, whole, in {path}, got: {reason}") from error
 
 
