@@ -1,6 +1,6 @@
 """What (channel), where (spatial) and when (temporal) attention for convolutional networks."""
 
-from whatwhere.checkpoints import load, save
+from whatwhere.checkpoints import convert, load, save
 from whatwhere.gates import (
     CBAM,
     ChannelAttention,
@@ -31,6 +31,7 @@ __all__ = [
     "attached",
     "attend",
     "build",
+    "convert",
     "detach",
     "diagnose",
     "fold",

@@ -2,48 +2,16 @@
 
 import pytest
 import torch
-from timm.layers.cbam import CbamModule
 from torch import nn
 
 from tests.cases import randomise
-from whatwhere import CBAM, attached, attend
-from whatwhere.checkpoints import convert, describe, load, save
+from whatwhere import attached, attend
+from whatwhere.checkpoints import describe, load, save
 from whatwhere.study.networks import SmallResNet
 
 
 def network():
     return SmallResNet(4, in_channels=3, channels=(8, 16), blocks=(1, 1))
-
-
-def test_the_tutorial_classes_convert():
-    state = {
-        "channel.sharedMLP.0.weight": torch.randn(2, 32, 1, 1),
-        "channel.sharedMLP.2.weight": torch.randn(32, 2, 1, 1),
-        "spatial.conv1.weight": torch.randn(1, 2, 7, 7),
-    }
-    cbam = CBAM(32)
-    cbam.load_state_dict(convert(state, dialect="paper"))
-    x = torch.randn(2, 32, 8, 8)
-    w0, w1 = (state[f"channel.sharedMLP.{i}.weight"] for i in (0, 2))
-
-    def mlp(v):
-        return nn.functional.conv2d(nn.functional.conv2d(v, w0).relu(), w1)
-
-    pools = nn.functional.adaptive_avg_pool2d(x, 1), nn.functional.adaptive_max_pool2d(x, 1)
-    refined = x * (mlp(pools[0]) + mlp(pools[1])).sigmoid()
-    maps = torch.cat([refined.mean(1, True), refined.max(1, True)[0]], 1)
-    conv = nn.functional.conv2d(maps, state["spatial.conv1.weight"], padding=3)
-    torch.testing.assert_close(cbam(x), refined * conv.sigmoid())
-
-
-def test_missing_and_unknown_keys_are_named():
-    state = CbamModule(32).state_dict()
-    state["spatial.conv.conv.bias"] = state.pop("channel.fc1.weight")
-    message = r"missing \['channel.fc1.weight'\], unknown \['spatial.conv.conv.bias'\]"
-    with pytest.raises(ValueError, match=message):
-        convert(state, dialect="timm")
-    with pytest.raises(ValueError, match=r"'paper', 'official', 'timm', got 'ultralytics'"):
-        convert(state, dialect="ultralytics")
 
 
 def test_a_checkpoint_rebuilds_its_gates(tmp_path):

@@ -181,7 +181,7 @@ BAD = [
     (lambda: TemporalAttention(form="dense"), r"expected frames"),
     (lambda: TemporalAttention(frames=4), r'no frames with form="conv"'),
     (lambda: TemporalAttention(form="dense", frames=4, kernel_size=3), r"no kernel_size"),
-    (lambda: CBAM(8, dialect="torch"), r"'paper', 'official', 'timm', got 'torch'"),
+    (lambda: CBAM(8, dialect="torch"), r"'mmyolo', 'external', got 'torch'"),
     (lambda: CBAM(8, order="spatial-depth"), r"'temporal', got 'depth'"),
     (lambda: CBAM(8, order="channel-channel"), r"distinct names"),
     (lambda: CBAM(8, order="channel-spatial+temporal", ndim=3), r"not both"),

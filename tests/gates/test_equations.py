@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from timm.layers.cbam import CbamModule
 
 from tests.cases import SHAPES, layouts, randomise
-from whatwhere import CBAM, ChannelAttention, SpatialAttention, TemporalAttention, build
-from whatwhere.checkpoints import convert
+from whatwhere import CBAM, ChannelAttention, SpatialAttention, TemporalAttention, build, convert
 from whatwhere.gates import DIALECTS
 
 F64 = {"rtol": 1e-12, "atol": 1e-12}
@@ -129,7 +128,7 @@ def test_parallel_cbam_adds_logits_before_one_sigmoid():
 def test_timm_dialect_equals_timm_in_outputs_and_gradients(channels, training):
     theirs = randomise(CbamModule(channels)).double().train(training)
     ours = CBAM(channels, dialect="timm").double().train(training)
-    ours.load_state_dict(convert(theirs.state_dict(), dialect="timm"))
+    ours.load_state_dict(convert(theirs.state_dict(), source="timm").state_dict)
     x = torch.randn(3, channels, 9, 6, dtype=torch.float64)  # no ties, where gradients differ
     weights = torch.randn_like(x)
     results = []
@@ -141,7 +140,7 @@ def test_timm_dialect_equals_timm_in_outputs_and_gradients(channels, training):
     (y, grad, grads), (our_y, our_grad, our_grads) = results
     torch.testing.assert_close(our_y, y, **F64)
     torch.testing.assert_close(our_grad, grad, rtol=1e-10, atol=1e-10)
-    expected = convert({**theirs.state_dict(), **grads}, dialect="timm")
+    expected = convert({**theirs.state_dict(), **grads}, source="timm").state_dict
     for name, gradient in our_grads.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-10)
 
@@ -177,7 +176,7 @@ class OfficialCBAM(torch.nn.Module):
 def test_official_dialect_equals_the_authors_module(training):
     theirs = randomise(OfficialCBAM(32, 2)).double().train(training)
     ours = CBAM(32, dialect="official").double().train(training)
-    ours.load_state_dict(convert(theirs.state_dict(), dialect="official"))
+    ours.load_state_dict(convert(theirs.state_dict(), source="official").state_dict)
     x = torch.randn(3, 32, 9, 6, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), **F64)
     torch.testing.assert_close(
@@ -193,6 +192,25 @@ def test_official_dialect_starts_as_the_authors_network_starts_it():
 def test_dialects_are_different_functions():
     x = torch.randn(2, 24, 6, 6)
     outputs = [randomise(CBAM(24, dialect=dialect)).eval()(x) for dialect in DIALECTS]
-    counts = [sum(p.numel() for p in CBAM(24, dialect=d).parameters()) for d in DIALECTS]
-    assert counts == [24 * 2 + 98, 24 * 2 + 25 + 98 + 2, 24 * 4 + 98 + 2]
+    counts = {d: sum(p.numel() for p in CBAM(24, dialect=d).parameters()) for d in DIALECTS}
+    assert counts == {
+        "paper": 24 * 2 + 98,
+        "official": 24 * 2 + 25 + 98 + 2,
+        "timm": 24 * 4 + 98 + 2,
+        "pytorchcv": 24 * 2 + 25 + 98 + 2,
+        "mmyolo": 24 * 2 + 25 + 98 + 1,
+        "external": 24 * 2 + 98 + 1,
+    }
     assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_the_external_dialect_adds_x():
+    cbam = randomise(CBAM(24, dialect="external", kernel_size=9).double())
+    x = torch.randn(2, 24, 6, 5, dtype=torch.float64)
+    refined = cbam.gates.spatial(cbam.gates.channel(x))
+    torch.testing.assert_close(cbam(x), x + refined, **F64)
+    torch.testing.assert_close(cbam(x), x * cbam.gate(x), **F64)
+    with pytest.raises(ValueError, match=r"dialect='external', which adds x to what it gates"):
+        CBAM(24, dialect="external", start="identity")
+    with pytest.raises(ValueError, match=r"got order='channel\+spatial'"):
+        CBAM(24, dialect="external", order="channel+spatial")

@@ -42,6 +42,8 @@ def run(module, x):
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_one_operation_gives_what_the_modules_give(dialect, ndim, start, kernels):
+    if dialect == "external" and start == "identity":
+        pytest.skip("a dialect that adds x has no identity start")
     module = gate(dialect, ndim=ndim, start=start)
     x = torch.randn(2, 8, *(5, 4, 3)[:ndim], dtype=torch.float64)
     got = run(module, x)

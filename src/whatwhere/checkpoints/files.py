@@ -12,7 +12,7 @@ from torch import nn
 
 from whatwhere.checkpoints.recipes import LIBRARIES, Recipe, infer, trusted
 from whatwhere.checkpoints.weights import misfits, read_shapes, read_state_dict, take_dtypes
-from whatwhere.surgery import attached, detach, reattach
+from whatwhere.surgery import AttachedGate, attached, detach, reattach
 from whatwhere.surgery.life import described, gate_of
 
 FORMAT = "1"
@@ -71,23 +71,33 @@ def save(
             "save that"
         )
     recipe = _recipe(model, network, arguments)
-    description = _json_text(
-        {
-            "format": FORMAT,
-            "gates": [each.as_dict() for each in attached(model)],
-            "recipe": None
-            if recipe is None
-            else {"network": recipe.network, "arguments": recipe.arguments},
-            "facts": {} if facts is None else dict(facts),
-        }
-    )
+    described = header(attached(model), recipe=recipe, facts=facts)
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        save_model(model, str(part), metadata={"whatwhere": description})
+        save_model(model, str(part), metadata=described)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def header(
+    gates: Sequence[AttachedGate], *, recipe: Recipe | None, facts: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """What a safetensors file's header says of the network in it, as ``describe`` reads it.
+
+    Raises:
+        ValueError: the facts or the recipe's arguments are not JSON-able.
+    """
+    description = {
+        "format": FORMAT,
+        "gates": [each.as_dict() for each in gates],
+        "recipe": None
+        if recipe is None
+        else {"network": recipe.network, "arguments": recipe.arguments},
+        "facts": {} if facts is None else dict(facts),
+    }
+    return {"whatwhere": _json_text(description)}
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

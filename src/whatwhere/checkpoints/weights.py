@@ -1,6 +1,5 @@
 """Whether weights fit a network, and in which dtypes they were saved."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,21 +19,36 @@ def read_shapes(path: Path) -> Shapes:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
+def read_pickle(path: Path) -> Any:
+    """What is in a file of ``torch.save``, of tensors and plain values; no code in it is run.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling may raise on bytes that are no pickle
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"expected a state_dict, whole, in {path}, got: {reason}") from error
+
+
+def are_tensors(value: Any) -> bool:
+    """Whether a value is tensors by name, at least one."""
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(each, Tensor) for each in value.values())
+    )
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state_dict in a file of ``torch.save``, by the names of the network itself.
 
     Raises:
         ValueError: the file is damaged, or holds anything but tensors by name.
     """
-    try:
-        state_dict: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"expected a state_dict, whole, in {path}, got: {reason}") from error
-    tensors = isinstance(state_dict, dict) and all(
-        isinstance(value, Tensor) for value in state_dict.values()
-    )
-    if not tensors:
+    state_dict = read_pickle(path)
+    if not are_tensors(state_dict):
         held = list(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__
         raise ValueError(
             f"expected tensors by name in {path}, got {held}; take the state_dict out of it, then "

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 
 from whatwhere.checks import check_choice, check_distinct
 from whatwhere.gates.activations import ActivationName
-from whatwhere.gates.algebra import STARTS, Gate, Start
+from whatwhere.gates.algebra import STARTS, Gate, LastPass, Start, gated
 from whatwhere.gates.attention import ChannelAttention, SpatialAttention, TemporalAttention
 from whatwhere.gates.composition import Seq
 from whatwhere.gates.parallel import Par
 
-Dialect = Literal["paper", "official", "timm"]
+Dialect = Literal["paper", "official", "timm", "pytorchcv", "mmyolo", "external"]
 Part = Literal["channel", "spatial", "temporal"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -27,7 +28,17 @@ DIALECTS: dict[Dialect, dict[str, dict[str, Any]]] = {
         "channel": {"rounding": "nearest"},
         "spatial": {"norm_momentum": 0.1},
     },
+    "pytorchcv": {
+        "channel": {"bias": True},
+        "spatial": {"statistics": ("max", "mean"), "norm_momentum": 0.1},
+    },
+    "mmyolo": {"channel": {"bias": True}, "spatial": {"bias": True}},
+    "external": {
+        "channel": {},
+        "spatial": {"statistics": ("max", "mean"), "bias": True},
+    },
 }
+RESIDUAL: tuple[Dialect, ...] = ("external",)  # y = x + x · Mc · Ms
 
 
 class CBAM(nn.Module):
@@ -36,17 +47,22 @@ class CBAM(nn.Module):
     Source: Woo, Park, Lee, Kweon, ECCV 2018 (arXiv 1807.06521), equations 1 to 3. The dialects
     are different functions published under that name:
 
-    ======== =========== ================= ========================= ===================
-    dialect  network     hidden width      spatial convolution       its input channels
-    ======== =========== ================= ========================= ===================
-    paper    no biases   floor(C/r), >= 1  no bias, no norm          [mean, max]
-    official biases      floor(C/r), >= 1  batch norm, momentum .01  [max, mean]
-    timm     no biases   round(C/r), >= 1  batch norm, momentum .1   [mean, max]
-    ======== =========== ================= ========================= ===================
+    ========= ========== ================= ========================= ============ ========
+    dialect   network    hidden width      spatial convolution       its inputs   output
+    ========= ========== ================= ========================= ============ ========
+    paper     no biases  floor(C/r), >= 1  no bias, no norm          [mean, max]  y
+    official  biases     floor(C/r), >= 1  batch norm, momentum .01  [max, mean]  y
+    timm      no biases  round(C/r), >= 1  batch norm, momentum .1   [mean, max]  y
+    pytorchcv biases     floor(C/r), >= 1  batch norm, momentum .1   [max, mean]  y
+    mmyolo    biases     floor(C/r), >= 1  bias, no norm             [mean, max]  y
+    external  no biases  floor(C/r), >= 1  bias, no norm             [max, mean]  x + y
+    ========= ========== ================= ========================= ============ ========
 
     ``official`` is Jongchan/attention-module@459efad with the start that its networks give it
     (biases 0, norm weight 0, so a spatial gate of 1/2), except that at C < r, where that code
-    builds a layer of width 0, the width is 1. ``timm`` is pytorch-image-models' CbamModule.
+    builds a layer of width 0, the width is 1. ``timm`` is pytorch-image-models' CbamModule,
+    ``pytorchcv`` osmr/pytorchcv@08805dd, ``mmyolo`` open-mmlab/mmyolo@2021152, ``external``
+    xmu-xiaoma666/External-Attention-pytorch@8f69516, whose kernel is 49 if not told otherwise.
 
     Args:
         channels: C.
@@ -58,7 +74,8 @@ class CBAM(nn.Module):
             Table 3 ("channel+spatial").
         dialect: which published function.
         frames: T, for a temporal part of the dense form; without it the form is "conv".
-        start: "identity" makes y = x until trained, "paper" is the dialect's own start.
+        start: "identity" makes y = x until trained, "paper" is the dialect's own start. A dialect
+            that adds x has no identity start.
 
     Raises:
         ValueError: from a bad argument, or from x of another rank or channel count.
@@ -97,6 +114,11 @@ class CBAM(nn.Module):
                 "CBAM: expected ndim 1 or 3 with a temporal part, got ndim=2; frames stacked as "
                 "channels are gated by the channel part"
             )
+        if dialect in RESIDUAL and (parallel or start == "identity"):
+            raise ValueError(
+                f'CBAM: expected parts in sequence and start="paper" with {dialect=}, which adds x '
+                f"to what it gates, got {order=}, {start=}"
+            )
         super().__init__()
         activation: ActivationName = "identity" if parallel else "sigmoid"
         part_start: Start = "paper" if parallel else start
@@ -120,8 +142,9 @@ class CBAM(nn.Module):
         self.dialect = dialect
         if dialect == "official":
             _start_as_official(parts)
+        sequence = Residual if dialect in RESIDUAL else Seq
         self.gates = (
-            Par(join="logits", start=start, **cast(Any, parts)) if parallel else Seq(**parts)
+            Par(join="logits", start=start, **cast(Any, parts)) if parallel else sequence(**parts)
         )
 
     def gate(self, x: Tensor) -> Tensor:
@@ -137,6 +160,26 @@ class CBAM(nn.Module):
     def extra_repr(self) -> str:
         """The dialect, for printing."""
         return f"dialect={self.dialect!r}"
+
+
+class Residual(Seq):
+    """Gates one after another, and x added to the result: y = x + x · Π gates.
+
+    >>> import torch
+    >>> x = torch.randn(2, 4, 5, 5)
+    >>> added = Residual(spatial=SpatialAttention())
+    >>> torch.allclose(added(x), x * added.gate(x))
+    True
+    """
+
+    def gate(self, x: Tensor) -> Tensor:
+        """What x is multiplied by, in all: 1 + the product of the gates."""
+        return 1 + super().gate(x)
+
+    def last_pass(self, x: Tensor) -> LastPass:
+        """Compute all: the addition is the last pass."""
+        refined, finish = super().last_pass(x)
+        return x + finish(refined), partial(gated, gates={})
 
 
 def _parse_order(order: str) -> tuple[bool, list[str]]:
