@@ -7,7 +7,7 @@ from torch import nn
 from whatwhere.gates import apart, describe, layers, norms
 from whatwhere.gates.activations import ACTIVATIONS
 from whatwhere.gates.algebra import Gate
-from whatwhere.gates.cbam import CBAM
+from whatwhere.gates.cbam import CBAM, Residual
 from whatwhere.gates.composition import Seq
 from whatwhere.gates.mixes import DenseMix, PositionConv
 from whatwhere.gates.parallel import LOGIT_JOINS, Par, Split
@@ -47,6 +47,8 @@ def expression(module: nn.Module) -> str:
     'C: [mean, std] → affine → BN → σ'
     >>> expression(build("cbam", 32))
     'Seq(C: [mean, max] → dense(32→2→32) → σ, S: [mean, max] → conv(7×7 over S) → σ)'
+    >>> expression(build("cbam", 32, order="spatial-channel", dialect="external"))
+    'x + Seq(S: [max, mean] → conv(7×7 over S) → σ, C: [mean, max] → dense(32→2→32) → σ)'
     """
     if type(module) not in STEPS:
         raise ValueError(f"expression: expected a gate, got {type(module).__name__}")
@@ -80,6 +82,11 @@ def _(module: CBAM) -> str:
 @expression.register
 def _(module: Seq) -> str:
     return f"Seq({', '.join(map(expression, module.children()))})"
+
+
+@expression.register
+def _(module: Residual) -> str:
+    return f"x + Seq({', '.join(map(expression, module.children()))})"
 
 
 @expression.register
