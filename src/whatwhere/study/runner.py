@@ -122,7 +122,7 @@ def _run_pool(pending: dict[str, Trial], workers: Workers, bars: Progress, study
             bars.remove_task(row)
         if running:  # interrupted: what runs now resumes from its last epoch another time
             for child in multiprocessing.active_children():
-                child.terminate()
+                child.kill()  # not terminate: a trainer catches that, and goes on for a while
         pool.shutdown(wait=True, cancel_futures=True)
 
 
