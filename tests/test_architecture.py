@@ -21,6 +21,7 @@ LEVELS = {
     "look": 4,
     "paper": 4,
     "bench": 5,
+    "export": 5,
     "study": 5,
     "trim": 5,
     "cli": 6,
