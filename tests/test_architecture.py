@@ -24,8 +24,9 @@ LEVELS = {
     "export": 5,
     "study": 5,
     "trim": 5,
-    "cli": 6,
-    "__main__": 7,
+    "export_command": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``whatwhere bench`` and ``whatwhere cost``."""
+"""The command line: ``whatwhere compare``, ``bench``, ``cost`` and ``export``."""
 
 import shlex
 import sys
@@ -7,11 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from whatwhere.export_command import export
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="What, where and when attention for convolutional networks: does it help your data?",
 )
+
+
+app.command()(export)
 
 
 @app.callback()

@@ -168,7 +168,12 @@ def _program(
         raise ExportError(f"torch.export can't: {_first_line(error)}") from error
     (name,) = program.graph_signature.user_inputs
     given = next(node for node in program.graph.nodes if node.name == name).meta["val"]
-    return program, tuple(axis for axis in taken if isinstance(given.shape[axis], int))
+    return program, tuple(axis for axis in taken if _is_constant(given.shape[axis]))
+
+
+def _is_constant(size: Any) -> bool:
+    # A symbol that a guard has made equal to a number is one still, and its expression a number.
+    return isinstance(size, int) or bool(size.node.expr.is_number)
 
 
 def _notes(
