@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost`` and ``export``."""
+"""The command line: ``whatwhere compare``, ``whatwhere bench`` and ``whatwhere cost``."""
 
 import shlex
 import sys

@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="whatwhere[export] is no
 pytest.importorskip("onnxscript", reason="whatwhere[export] is not installed")
 
 # One of each kind of arithmetic; docs/export.md has all.
-GATES = ("cbam", "fca", "triplet", "bam", "tam")
+GATES = ("cbam", "fca", "tam")
 
 
 def gated(name="cbam"):
@@ -41,7 +41,7 @@ def test_onnx_files_of_gates(name, tmp_path):
     model, x = gated(name)
     done = export(model, tmp_path / "net.onnx", to="onnx", example=x)
     assert done.dynamic == (0, *range(2, x.ndim))
-    assert len(done.differences) == 4
+    assert len(set(done.differences) - {done.traced}) == 4
     for sizes in ((1, 5, 21, 33), (7, 4, 40, 18)):
         other = torch.randn(sizes[0], 2, *sizes[-(x.ndim - 2) :])
         with torch.no_grad():
@@ -86,10 +86,19 @@ def test_what_takes_one_size_is_exported_for_that(tmp_path):
     assert {shape[0] for shape in done.differences} == {2, 1, 3, 5}
 
 
+def test_maps_of_one_position_are_no_constant(tmp_path):
+    strided = [nn.Conv2d(2, 4, 3, stride=8, padding=1), nn.BatchNorm2d(4)]
+    model = nn.Sequential(*strided, nn.Flatten(2), nn.Conv1d(4, 4, 1)).eval()
+    done = export(model, tmp_path / "net.onnx", to="onnx", example=torch.zeros(1, 2, 8, 8))
+    x = torch.randn(2, 2, 40, 24)
+    with torch.no_grad():
+        assert_agrees(in_onnxruntime(done.path, x), model(x))
+
+
 def test_what_code_reads_is_fixed_with_a_word(tmp_path):
     class Reads(nn.Module):
         def forward(self, x):
-            return x * (int(x.shape[2]) + x.new_zeros(()) if x.shape[2] == 8 else 0.5)
+            return sum(x[:, :, row] for row in range(x.shape[2]))
 
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), Reads())
     done = export(model, tmp_path / "net.pt2", to="torch-export", example=torch.zeros(1, 2, 8, 6))

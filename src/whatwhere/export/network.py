@@ -1,6 +1,7 @@
 """Export a network, and compare the file with it at sizes that the exporter never saw."""
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,16 +78,17 @@ def export(
 ) -> Exported:
     """Write a network as a file that runs without this library, and check the file.
 
-    The file is that of the network in eval mode, on the CPU, in standard operators. It is run on
-    noise of the traced shape and of up to three others, other batches among them, and compared with
-    the network; the file is there only if all agree. The network is left as it is.
+    The file is that of the network in eval mode, on the CPU, in standard operators. It is traced at
+    a size larger than the example's where the network takes one, run on noise of that shape, of the
+    example's and of up to three others, other batches among them, and compared with the network.
+    The file is there only if all agree. The network is left as it is.
 
     Args:
         model: of one float32 tensor (N, C, *S), with or without gates; its outputs any tensors.
         path: of the file, ending in .onnx for "onnx" and in .pt2 for the others.
         to: "onnx", checked in onnxruntime; "torch-export", for ``torch.export.load``; "aoti",
             compiled for this machine, for ``torch._inductor.aoti_load_package``.
-        example: a tensor of the shape to trace at; without it, sizes are tried until one works.
+        example: a tensor of a shape the network takes; without it, shapes are tried out.
         dynamic: "all" leaves the batch and every position axis free that the network leaves free;
             "batch" and "none" fix the others, for what can't be exported otherwise.
 
@@ -102,7 +104,7 @@ def export(
     ...         model, f"{folder}/net.pt2", to="torch-export", example=torch.zeros(1, 3, 16, 16)
     ...     )
     >>> done.dynamic, len(done.differences), max(done.differences.values()) <= 1e-5
-    ((0, 2, 3), 4, True)
+    ((0, 2, 3), 5, True)
     """
     path = Path(path)
     _check(model, path, to, dynamic)
@@ -112,16 +114,22 @@ def export(
         taken = alternatives(model, x.shape) if dynamic != "none" else {}
         if dynamic == "batch":
             taken = {axis: sizes for axis, sizes in taken.items() if axis == BATCH}
-        program, frozen = _program(model, x, taken)
+        others = other_shapes(model, x.shape, taken)
+        traced = _largest(model, x, others)
+        program, frozen = _program(model, traced, taken)
         notes = _notes(x, taken, frozen, dynamic)
-        taken = {axis: sizes for axis, sizes in taken.items() if axis not in frozen}
-        shapes = [tuple(x.shape), *other_shapes(model, x.shape, taken)]
+        if frozen:  # at the traced sizes: they are to be the example's
+            taken = {axis: sizes for axis, sizes in taken.items() if axis not in frozen}
+            others = other_shapes(model, x.shape, taken)
+            traced = x
+            program, _ = _program(model, traced, taken)
+        shapes = list(dict.fromkeys([tuple(traced.shape), tuple(x.shape), *others]))
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             part = Path(folder) / path.name
-            _write(program, x, tuple(taken), to, part)
+            _write(program, traced, tuple(taken), to, part)
             differences = _compare(model, part, to, shapes)
             part.replace(path)
-    return Exported(path, to, tuple(x.shape), tuple(taken), differences, notes)
+    return Exported(path, to, tuple(traced.shape), tuple(taken), differences, notes)
 
 
 def _check(model: nn.Module, path: Path, to: str, dynamic: str) -> None:
@@ -153,6 +161,19 @@ def _traced_input(model: nn.Module, example: Tensor | None) -> Tensor:
     # A batch of one is a constant to torch.export.
     two = noise((2, *found.shape[1:]))
     return two if len(found) == 1 and runs(model, two) else found
+
+
+def _largest(model: nn.Module, x: Tensor, others: Sequence[tuple[int, ...]]) -> Tensor:
+    """What to trace on: x, or noise of the largest positions known to run.
+
+    An axis that has shrunk to one position inside a network is a constant to torch.export; and on
+    equal sides what depends on one can't be told from what depends on the other.
+    """
+    shapes = [(len(x), *other[1:]) for other in others]
+    largest = max(shapes, key=math.prod, default=tuple(x.shape))
+    if math.prod(largest) > x.numel() and runs(model, noise(largest)):
+        return noise(largest)
+    return x
 
 
 def _program(
