@@ -21,10 +21,12 @@ LEVELS = {
     "look": 4,
     "paper": 4,
     "bench": 5,
+    "export": 5,
     "study": 5,
     "trim": 5,
-    "cli": 6,
-    "__main__": 7,
+    "export_command": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

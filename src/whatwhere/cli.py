@@ -7,11 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from whatwhere.export_command import export
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="What, where and when attention for convolutional networks: does it help your data?",
 )
+
+
+app.command()(export)
 
 
 @app.callback()
