@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost`` and ``convert``."""
+"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
 
 import shlex
 import sys
