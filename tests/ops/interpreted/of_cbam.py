@@ -75,7 +75,6 @@ def test_ties_between_channels_go_to_the_first(layout):
     assert_right(case)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, which interprets
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_what_is_not_finite(layout, value):

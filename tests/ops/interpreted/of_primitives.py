@@ -50,7 +50,6 @@ def test_values(values, dtype, layout):
         assert_right(case)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, which interprets
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("cutting", ["as it is", "tiles"])

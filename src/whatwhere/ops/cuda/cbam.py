@@ -136,7 +136,7 @@ def backward(dy: Tensor, x: Tensor, saved: Tensor, arguments: Sequence[Any]) -> 
     of_channels, of_positions = Rows(saved, at.row, at.gate), Rows(saved, at.row, at.spatial)
     top, map_top = places(channel, p.channels)[1], places(spatial, p.positions, at.maps)[1]
     swept = steps.sweep(
-        p, x, before, of_channels, of_positions,
+        x, before, of_channels, of_positions,
         descriptors=None if top is None else Rows(saved, at.row, top),
         maps=None if map_top is None else Rows(saved, at.row, map_top),
         to_channels=True, to_positions=True, more=steps.shares_of_weighted(p)[0],

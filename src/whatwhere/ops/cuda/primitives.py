@@ -47,7 +47,7 @@ def pool_positions_backward(
     p, dx = plan(x), like(x)
     if tuple(statistics) == ("mean",):  # all that x says is its shape
         return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
-    swept = steps.sweep(p, x, None, None, None, descriptors=_maxima(pooled, statistics))
+    swept = steps.sweep(x, None, None, None, descriptors=_maxima(pooled, statistics))
     _, first = steps.finish(None, swept.first_p)
     steps.spread(p, dx, of_descriptors=(grad, first, statistics))
     return dx
@@ -73,7 +73,7 @@ def pool_channels_backward(
     first = x.new_empty((0,), dtype=torch.int32)
     maxima = _maxima(pooled, statistics)
     if maxima is not None:
-        swept = steps.sweep(p, x, None, gate, None, maps=maxima)
+        swept = steps.sweep(x, None, gate, None, maps=maxima)
         _, first = steps.finish(None, swept.first_c)
     steps.spread(p, dx, channel=gate, of_maps=(grad, first, statistics))
     if gate is None:
@@ -116,9 +116,8 @@ def apply_gates_backward(
     y: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ``raw.apply_gates_backward``."""
-    p, dx = plan(x), like(x)
+    dx = like(x)
     swept = steps.sweep(
-        p,
         x,
         through_relu(dy, y),
         _gate(channel_gate),

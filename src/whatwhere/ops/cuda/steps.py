@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whatwhere.ops.cuda.kernels import gates, gradients, pooling
-from whatwhere.ops.cuda.tiles import Plan, rows
+from whatwhere.ops.cuda.tiles import Plan, plan, rows
 
 Split = tuple[int, int]
 
@@ -113,7 +113,6 @@ class Sums:
 
 
 def sweep(
-    p: Plan,
     x: Tensor,
     dy: Tensor | None,
     channel: Rows | None,
@@ -131,6 +130,7 @@ def sweep(
     ``descriptors`` and ``maps`` are the maxima. ``more`` parts are left free behind those of
     the sums for channels.
     """
+    p = plan(x, parts=2)  # what it keeps of an element is twice as much as others keep
     n, channels, positions = p.samples, p.channels, p.positions
     splits, each = p.shares(p.tiles_p, p.tiles_c)
     kept = p.tiles_p + more

@@ -69,13 +69,13 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def _plan(shape: tuple[int, ...], by_pixel: bool) -> Plan:
+def _plan(shape: tuple[int, ...], by_pixel: bool, elements: int) -> Plan:
     samples, channels, *positions = shape
     frames, height, width = (1,) * (3 - len(positions)) + tuple(positions)
     count = frames * height * width
     fast, slow = (channels, count) if by_pixel else (count, channels)
     fast_block = _power(fast, SMALLEST, WIDEST)
-    slow_block = _power(slow, SMALLEST, ELEMENTS // fast_block)
+    slow_block = _power(slow, SMALLEST, elements // fast_block)
     return Plan(
         samples=samples,
         channels=channels,
@@ -87,9 +87,9 @@ def _plan(shape: tuple[int, ...], by_pixel: bool) -> Plan:
     )
 
 
-def plan(x: Tensor) -> Plan:
-    """The plan of x, which is contiguous or channels_last."""
-    return _plan(tuple(x.shape), not x.is_contiguous())
+def plan(x: Tensor, parts: int = 1) -> Plan:
+    """The plan of x, which is contiguous or channels_last; tiles are a part of the usual size."""
+    return _plan(tuple(x.shape), not x.is_contiguous(), ELEMENTS // parts)
 
 
 def rows(length: int) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Gates: the channel network, the convolution over maps, and x times both."""
 
-import triton
 import triton.language as tl
 
+from whatwhere.ops.cuda.kernels.jit import kernel
 
-@triton.jit
+
+@kernel
 def hidden(
     saved, w0, b0, rows, depth, channels, units, tiles, row, descriptors_at, hidden_at,
     BR: tl.constexpr, BU: tl.constexpr, BC: tl.constexpr,
@@ -28,7 +29,7 @@ def hidden(
     tl.store(at, total, mask=(r < rows)[:, None] & (u < units)[None, :])
 
 
-@triton.jit
+@kernel
 def channel_gate(
     saved, w1, b1, samples, channels, units, tiles, scale, row, hidden_at, gate_at,
     DEPTH: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BU: tl.constexpr,
@@ -56,7 +57,7 @@ def channel_gate(
     tl.store(at, scale * tl.sigmoid(total), mask=mask)
 
 
-@triton.jit
+@kernel
 def spatial_gate(
     saved, wc, bc, frames, height, width, kt, kh, kw, tiles, scale, row, maps_at, gate_at,
     DEPTH: tl.constexpr, BP: tl.constexpr,
@@ -83,7 +84,7 @@ def spatial_gate(
     tl.store(saved + gate_at + p, scale * tl.sigmoid(total), mask=p < positions)
 
 
-@triton.jit
+@kernel
 def apply_gates(
     x, channel, spatial, residual, y, channels, positions, stride_c, stride_p, tiles_c, tiles_p,
     channel_row, channel_at, spatial_row, spatial_at,

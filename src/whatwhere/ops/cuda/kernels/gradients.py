@@ -3,10 +3,12 @@
 import triton
 import triton.language as tl
 
+from whatwhere.ops.cuda.kernels.jit import kernel
+
 NOWHERE = tl.constexpr(2**31 - 1)
 
 
-@triton.jit
+@kernel
 def sweep(
     x, dy, channel, spatial, descriptors, maps, dx, of_channels, of_positions, first_p, first_c,
     channels, positions, stride_c, stride_p, tiles, splits, steps, tiles_kept,
@@ -74,7 +76,7 @@ def sweep(
         tl.store(first_c + at, tl.min(here_p, 0), mask=p < positions)
 
 
-@triton.jit
+@kernel
 def finish_sums(
     parts, places, gate, out, first, length, tiles, splits, place_splits, scale,
     gate_row, gate_at, BLOCK: tl.constexpr,
@@ -118,7 +120,7 @@ def of_maps(dmaps, first, p, c, positions, channels, mean_at, top_at, mask):
     return result
 
 
-@triton.jit
+@kernel
 def weighted(
     x, dmaps, first, parts, channels, positions, stride_c, stride_p, tiles, splits, steps,
     dmaps_row, kept, kept_from, mean_at, top_at,
@@ -144,7 +146,7 @@ def weighted(
     tl.store(at, tl.sum(total, 1), mask=c < channels)
 
 
-@triton.jit
+@kernel
 def spread(
     dy, channel, spatial, dmaps, first_c, ddescriptors, first_p, dx,
     channels, positions, stride_c, stride_p, tiles_c, tiles_p,

@@ -1,10 +1,11 @@
 """The gradients of the convolution over maps: of the maps, and of its weights."""
 
-import triton
 import triton.language as tl
 
+from whatwhere.ops.cuda.kernels.jit import kernel
 
-@triton.jit
+
+@kernel
 def map_gradient(
     dz, wc, dmaps, frames, height, width, kt, kh, kw, tiles, DEPTH: tl.constexpr, BP: tl.constexpr
 ):
@@ -28,7 +29,7 @@ def map_gradient(
         tl.store(dmaps + (sample * DEPTH + d) * positions + p, total, mask=p < positions)
 
 
-@triton.jit
+@kernel
 def weight_gradient(
     dz, saved, parts, samples, frames, height, width, kt, kh, kw, weights, each, row, maps_at,
     BP: tl.constexpr,

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from whatwhere.ops.cuda.kernels.jit import kernel
+
 
 @triton.jit
 def highest(tile, axis: tl.constexpr):
@@ -12,7 +14,7 @@ def highest(tile, axis: tl.constexpr):
     return tl.where(lost > 0, float("nan"), top)
 
 
-@triton.jit
+@kernel
 def pool_positions(
     x, out, channels, positions, stride_c, stride_p, tiles, splits, steps, count,
     row, split_row, mean_at, top_at,
@@ -43,7 +45,7 @@ def pool_positions(
         tl.store(out + top_at + c, highest(top, 1), mask=c < channels)
 
 
-@triton.jit
+@kernel
 def pool_channels(
     x, gate, out, channels, positions, stride_c, stride_p, tiles, splits, steps, count,
     gate_row, gate_at, row, split_row, mean_at, top_at,
@@ -77,7 +79,7 @@ def pool_channels(
         tl.store(out + top_at + p, highest(top, 0), mask=p < positions)
 
 
-@triton.jit
+@kernel
 def finish_pooling(
     parts, out, length, tiles, splits, count, row, mean_at, top_at,
     MEAN: tl.constexpr, TOP: tl.constexpr, BLOCK: tl.constexpr,
