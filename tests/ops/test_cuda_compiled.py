@@ -15,8 +15,8 @@ from tests.ops.compiled import compiled_for, usage
 from whatwhere.ops import cuda
 
 CAPABILITIES = [80, 90, 100]
-# A multiprocessor has 65 536 registers: at so many a thread, 512 threads are there at a time. To stay
-# at 64 the assembler sometimes spills two or three of them, in bytes:
+# A multiprocessor has 65 536 registers: at so many a thread, 512 threads are there at a time. To
+# stay at 64 the assembler sometimes spills two or three of them, in bytes:
 REGISTERS, SPILT = 128, 16
 BOTH = ("mean", "max")
 KERNELS = {
