@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAPS = [(64, 112), (256, 56), (512, 28), (1024, 14), (2048, 7)]
 BATCHES = (1, 8, 64, 256)
+SHAPES = [(3, 17, 1, 11), (7, 13, 11, 13), (9, 130, 3, 2), (4, 256, 28, 28), (2, 512, 7, 7)]
 ROUNDS = 30
 # Bytes that are written before each call: more than any cache on a device.
 FLUSHED = 2**29
@@ -38,13 +39,7 @@ Call = Callable[[], object]
 def cases(dtype: torch.dtype, layout: str) -> Iterator[Case]:
     """What is checked: odd and whole sizes, each with everything that can be folded in."""
     common: dict[str, Any] = {"dtype": dtype, "layout": layout}
-    for shape in [
-        (3, 17, 1, 11),
-        (7, 13, 11, 13),
-        (9, 130, 3, 2),
-        (4, 256, 28, 28),
-        (2, 512, 7, 7),
-    ]:
+    for shape in SHAPES:
         for values in ("random", "ties", "zeros after a ReLU"):
             yield examples.cbam(shape, values=values, **common)
         yield examples.cbam(shape, kernel=7, residual=True, relu=True, **common)
@@ -162,7 +157,7 @@ def main(
     smallest: Annotated[int, typer.Option(help="The smallest batch that is timed.")] = 1,
 ) -> None:
     """Check, time, and write gpu.md."""
-    device = torch.device("cuda", torch.cuda.current_device())
+    device = torch.device("cuda:0")
     reason = cuda.trouble(device)
     if reason is not None:
         raise typer.BadParameter(reason)

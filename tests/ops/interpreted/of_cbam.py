@@ -23,7 +23,7 @@ def test_shapes_and_layouts(shape):
 @pytest.mark.parametrize("shape", [(5, 17, 31), (3, 17, 1, 11), (2, 8, 3, 5, 4)], ids=str)
 def test_with_all_that_can_be_folded_in(shape):
     for layout in layouts(shape):
-        assert_right(examples.cbam(shape, layout=layout, units=5, **FOLDED))
+        assert_right(examples.cbam(shape, dtype=torch.float16, layout=layout, units=5, **FOLDED))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -36,9 +36,8 @@ def test_any_cut(monkeypatch, cutting, layout):
 @pytest.mark.parametrize("spatial", TWO, ids=str)
 @pytest.mark.parametrize("channel", TWO, ids=str)
 def test_statistics_in_any_order(channel, spatial):
-    for layout, scales in [("contiguous", (2.0, 1.0)), ("channels_last", (1.0, 2.0))]:
-        options = {"channel": channel, "spatial": spatial, "scales": scales}
-        assert_right(examples.cbam((2, 18, 6, 7), layout=layout, **options))
+    options = {"channel": channel, "spatial": spatial, "scales": (2.0, 1.0)}
+    assert_right(examples.cbam((2, 18, 6, 7), **options))
 
 
 @pytest.mark.parametrize(
