@@ -4,6 +4,7 @@
 ``cbam`` put the steps together. Nothing waits for the device, and nothing is tuned at run time.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "unsupported",
 ]
 
+logger = logging.getLogger("whatwhere")
 # Addresses within a sample are 32-bit; a grid has at most 2³¹ programs.
 LARGEST_SAMPLE, MOST_SAMPLES = 2**31, 2**24
 
@@ -59,8 +61,12 @@ def trouble(device: torch.device) -> str | None:
         if torch.cuda.get_device_capability(device) < (8, 0):
             return "the device's compute capability is below 8.0"
         pool_positions(torch.zeros((1, 1, 1), device=device), ["mean"])
+    except torch.OutOfMemoryError:  # which says nothing of the next time
+        raise
     except Exception as error:  # of the driver, the compiler, or the C compiler that it needs
-        return f"Triton can't run here: {type(error).__name__}: {error}"
+        reason = f"Triton can't run here: {type(error).__name__}: {error}"
+        logger.warning("%s: %s; plain PyTorch serves", device, reason)
+        return reason
     return None
 
 
