@@ -66,8 +66,10 @@ def test_values(values, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_ties_between_channels_go_to_the_first(layout):
+@cutting
+def test_ties_between_channels_go_to_the_first(monkeypatch, cutting, layout):
     """With weights of zero every channel has the gate 1/2 exactly, in every dtype."""
+    cut(monkeypatch, cutting)
     case = examples.cbam((3, 37, 5, 6), values="ties", layout=layout)
     for name in ("w1", "b1"):
         case.tensors[name].zero_()
