@@ -1,5 +1,6 @@
 """Shared by all tests: seeded weights and inputs, so that failures repeat; counted kernels."""
 
+import os
 from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,11 +37,16 @@ class CountingKernels:
         return counted
 
 
-@pytest.fixture(params=["raw", "cpu"] if find_spec("whatwhere.ops.cpu") else ["raw"])
+def _modules():
+    if os.environ.get("TRITON_INTERPRET") == "1":  # then Triton's kernels take tensors on the CPU
+        return ["cuda"]
+    return ["raw", "cpu"] if find_spec("whatwhere.ops.cpu") else ["raw"]
+
+
+@pytest.fixture(params=_modules())
 def kernels(request, monkeypatch):
-    counting = CountingKernels(
-        raw if request.param == "raw" else import_module("whatwhere.ops.cpu")
-    )
+    module = raw if request.param == "raw" else import_module(f"whatwhere.ops.{request.param}")
+    counting = CountingKernels(module)
     monkeypatch.setattr(implementations, "kernels", lambda: (counting, None))
     return counting
 

@@ -115,8 +115,8 @@ def test_forcing_is_of_one_thread_and_one_task(kernels):
 
 def test_unknown_names_are_refused():
     with (
-        pytest.raises(ValueError, match=r"'reference', 'cpu', got 'cuda'"),
-        implementation("cuda"),
+        pytest.raises(ValueError, match=r"'reference', 'cpu', 'cuda', got 'tpu'"),
+        implementation("tpu"),
     ):
         pass
     with pytest.raises(ValueError, match=r"'apply_gates', 'cbam', got 'relu'"):

@@ -3,8 +3,8 @@
 The dispatcher costs several microseconds a call, much beside the smallest kernels. Past it is
 the same body under the same gradient formula, so only who sees the call differs. That is taken
 only in plain eager mode: no compiler, tracer, profiler, function transform or mode is active, and
-every tensor is a plain one on the CPU. The thread's set of dispatch keys tells all but three of
-these in one look.
+every tensor is a plain one on the CPU or an NVIDIA GPU. The thread's set of dispatch keys tells
+all but three of these in one look.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,8 @@ def call_unwatched(op: str, *arguments: Any) -> Any:
     for argument in arguments:
         kind = type(argument)
         if kind in PLAIN_TYPES:
-            if not argument.is_cpu or argument.layout is not torch.strided or argument.is_neg():
+            somewhere = argument.is_cpu or argument.is_cuda
+            if not somewhere or argument.layout is not torch.strided or argument.is_neg():
                 return call_operator(op, *arguments)
             if argument.requires_grad:
                 differentiable = True

@@ -1,7 +1,8 @@
 """Where an operation on some x runs: in the raw operations, or by the specification.
 
-Plain tensors on the CPU that the fast kernels can serve go to the raw operations (``calls``);
-all else, and all inside ``implementation("reference")``, is the specification: plain PyTorch.
+Plain tensors, all on the CPU or on one NVIDIA GPU, that the fast kernels there can serve go to the
+raw operations (``calls``); all else, and all inside ``implementation("reference")``, is the
+specification: plain PyTorch.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ from whatwhere.ops.implementations import (
     Operation,
     constant_when_compiled,
     forced,
-    missing_kernels,
     without_kernels,
+    without_kernels_compiled,
 )
 from whatwhere.ops.reference import Statistic
 
@@ -35,6 +36,13 @@ def _exporting_to_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
+def _apart(x: Tensor, others: Sequence[Tensor | None]) -> bool:
+    # Kernels take addresses, which mean nothing elsewhere; torch refuses to mix devices.
+    if x.is_cpu:
+        return not all(other is None or other.is_cpu for other in others)
+    return any(other is not None and other.device != x.device for other in others)
+
+
 def _why_reference(
     op: Operation, x: Tensor, statistics: Sequence[str], others: Sequence[Tensor | None] = ()
 ) -> str | None:
@@ -42,6 +50,8 @@ def _why_reference(
     for tensor in (x, *others):
         if tensor is not None and type(tensor) not in PLAIN_TYPES + TRACED_TYPES:
             return f"a tensor is a {type(tensor).__name__}, not a plain one"
+    if _apart(x, others):
+        return f"tensors are not all on the device of x, {x.device}"
     if x.layout is not torch.strided:
         return f"x has the layout {x.layout}"
     if torch._C._are_functorch_transforms_active():
@@ -49,7 +59,7 @@ def _why_reference(
     if torch.compiler.is_compiling():
         if _exporting_to_onnx():
             return "ONNX has no operators of this library"
-        return missing_kernels() if x.is_cpu else f"x is on the device {x.device}"
+        return without_kernels_compiled(x, statistics)
     if type(x) in PLAIN_TYPES and torch._C._len_torch_dispatch_stack():
         return "a dispatch mode watches, which is to see what is computed"
     if torch._C._get_tracing_state() is not None:
@@ -57,6 +67,13 @@ def _why_reference(
     if forward_ad._current_level >= 0:
         return "forward-mode derivatives are the specification's"
     return without_kernels(op, x, statistics)
+
+
+def _unasked(x: Tensor, wanted: ImplementationName | None) -> str | None:
+    # Until every output and gradient has been compared on a GPU, nobody gets these unasked.
+    if x.is_cuda and wanted is None:
+        return 'the kernels for GPUs were never run on one; implementation("cuda") asks for them'
+    return None
 
 
 def route(
@@ -75,14 +92,20 @@ def route(
         and _PLAIN_OR_NONE.issuperset(map(type, others))
     ):
         # The common case: of all reasons for the specification, only these are left.
-        if forward_ad._current_level >= 0 or without_kernels(op, x, statistics) is not None:
+        if forward_ad._current_level >= 0 or x.is_cuda or _apart(x, others):
+            return None
+        if without_kernels(op, x, statistics) is not None:
             return None
         return call_unwatched
     if wanted == "reference":
         return None
     reason = _why_reference(op, x, statistics, others)
-    if reason is not None and wanted == "cpu":
-        raise ValueError(f'{op}: implementation("cpu") cannot serve: {reason}')
+    if reason is None:
+        reason = _unasked(x, wanted)
+    if reason is None and wanted is not None and wanted != x.device.type:
+        reason = f"x is on the device {x.device}"
+    if reason is not None and wanted is not None:
+        raise ValueError(f'{op}: implementation("{wanted}") cannot serve: {reason}')
     return call if reason is None else None
 
 
@@ -109,4 +132,8 @@ def implementation_of(
     if wanted == "reference":
         return "reference", 'implementation("reference") forces it'
     reason = _why_reference(op, x, statistics)
-    return ("cpu", "the kernels serve it") if reason is None else ("reference", reason)
+    if reason is None:
+        reason = _unasked(x, wanted)
+    if reason is not None:
+        return "reference", reason
+    return "cuda" if x.is_cuda else "cpu", "the kernels serve it"

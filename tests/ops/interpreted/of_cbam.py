@@ -1,0 +1,103 @@
+"""CBAM, every output, gradient and saved number, against the specification in float64."""
+
+from math import prod
+
+import pytest
+import torch
+
+from tests.ops import examples
+from tests.ops.checker import PARAMETERS
+from tests.ops.examples import SHAPES, TWO, VALUES, layouts
+from tests.ops.interpreted.kernels import DTYPES, alternating, assert_right, cut, cutting
+from whatwhere.ops import cuda
+
+FOLDED = {"residual": True, "relu": True, "kernel": 3, "scales": (1.0, 2.0), "biased": False}
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if prod(s) < 10_000], ids=str)
+def test_shapes_and_layouts(shape):
+    for layout in layouts(shape):
+        assert_right(examples.cbam(shape, layout=layout))
+
+
+@pytest.mark.parametrize("shape", [(5, 17, 31), (3, 17, 1, 11), (2, 8, 3, 5, 4)], ids=str)
+def test_with_all_that_can_be_folded_in(shape):
+    for layout in layouts(shape):
+        assert_right(examples.cbam(shape, dtype=torch.float16, layout=layout, units=5, **FOLDED))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@cutting
+def test_any_cut(monkeypatch, cutting, layout):
+    cut(monkeypatch, cutting)
+    assert_right(examples.cbam((2, 37, 9, 7), layout=layout, relu=True, residual=True))
+
+
+@pytest.mark.parametrize("spatial", TWO, ids=str)
+@pytest.mark.parametrize("channel", TWO, ids=str)
+def test_statistics_in_any_order(channel, spatial):
+    options = {"channel": channel, "spatial": spatial, "scales": (2.0, 1.0)}
+    assert_right(examples.cbam((2, 18, 6, 7), **options))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        *[((2, 5, 19), k) for k in [(1,), (7,)]],
+        *[((2, 5, 4, 19), k) for k in [(1, 1), (7, 7), (3, 7), (5, 1)]],
+        *[((2, 5, 3, 4, 5), k) for k in [(3, 3, 3), (1, 7, 7), (3, 1, 5), (7, 1, 1)]],
+    ],
+    ids=str,
+)
+def test_kernel_sizes_also_uneven_and_beyond_the_map(shape, kernel):
+    assert_right(examples.cbam(shape, kernel=kernel, spatial=("max", "mean")))
+
+
+@pytest.mark.parametrize(("units", "samples"), [(1, 1), (16, 9), (17, 1), (70, 8)])
+def test_hidden_units_and_samples_beyond_a_tile(units, samples):
+    assert_right(examples.cbam((samples, 67, 3, 4), units=units))
+
+
+@alternating
+@pytest.mark.parametrize("values", VALUES)
+def test_values(values, dtype, layout):
+    relu = dtype is torch.float32
+    assert_right(examples.cbam((2, 21, 6, 9), values=values, dtype=dtype, layout=layout, relu=relu))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@cutting
+def test_ties_between_channels_go_to_the_first(monkeypatch, cutting, layout):
+    """With weights of zero every channel has the gate 1/2 exactly, in every dtype."""
+    cut(monkeypatch, cutting)
+    case = examples.cbam((3, 37, 5, 6), values="ties", layout=layout)
+    for name in ("w1", "b1"):
+        case.tensors[name].zero_()
+    assert_right(case)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_what_is_not_finite(layout, value):
+    case = examples.cbam((3, 21, 6, 9), layout=layout)
+    case.tensors["x"][1, 7, 3, 2] = value
+    assert_right(case)
+
+
+@pytest.mark.parametrize("parameters", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_parameters_of_another_dtype(dtype, parameters):
+    assert_right(examples.cbam((3, 18, 6, 7), dtype=dtype, parameters=parameters, relu=True))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_in_place_is_the_same(dtype, layout):
+    case = examples.cbam((3, 18, 6, 7), dtype=dtype, layout=layout, residual=True, relu=True)
+    x, parameters = case.tensors["x"], [case.tensors[name] for name in PARAMETERS]
+    options = [case.options[name] for name in ("channel", "spatial", "scale", "spatial_scale")]
+    for residual in (case.tensors["residual"], None, x):
+        y, _ = cuda.cbam(x, *parameters, *options, residual, True)
+        own = x.clone()
+        cuda.cbam_(own, *parameters, *options, own if residual is x else residual, True)
+        assert torch.equal(own, y)
