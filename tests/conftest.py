@@ -10,6 +10,9 @@ import torch
 
 from whatwhere.ops import implementations, raw
 
+# These are for processes in which Triton interprets: see test_cuda_interpreted.
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["ops/interpreted/*"]
+
 
 class CountingKernels:
     """A module of kernels, or the raw reference in its place, whose calls are counted.
