@@ -1,6 +1,6 @@
 """Drawing the gates of a network over the samples they were computed on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.cm import ScalarMappable
@@ -31,6 +31,7 @@ def figure(
     grad_cam: bool = True,
     plain: nn.Module | None = None,
     target: int | None = None,
+    only: Sequence[str] | None = None,
 ) -> Figure:
     """Draw what every gate does to one sample or a few.
 
@@ -56,6 +57,8 @@ def figure(
         grad_cam: draw what the answer rests on as well, which needs a classifier and captum.
         plain: another network, as without gates, for its Grad-CAM of the same class.
         target: the class of Grad-CAM; if not given, each sample's answer of ``model``.
+        only: the names of the gates to draw, as in ``maps``; all if not given. The colours then
+            span the values of these.
 
     Raises:
         ValueError: no gates, or arguments that do not fit the samples or each other.
@@ -70,7 +73,7 @@ def figure(
     looks = _looks(x, display, titles, box, volume)
     if not grad_cam and (plain is not None or target is not None):
         raise ValueError("figure: plain and target are for Grad-CAM, got grad_cam=False")
-    gates, left_out = _choose(_drawn(maps(model, x)))
+    gates, left_out = _choose(_only(drawn_of(maps(model, x)), only))
     cams = _cams(model, x, plain, target) if grad_cam else []
     mapped = [drawn for drawn in gates if drawn.gate.kind != "what"]
     colours = colours_of(mapped)
@@ -109,7 +112,8 @@ def _looks(
     return Looks(display.cpu().float(), names, box, volume)
 
 
-def _drawn(found: dict[str, GateMap]) -> list[Drawn]:
+def drawn_of(found: Mapping[str, GateMap]) -> list[Drawn]:
+    """The gates with their values as they are drawn, each with its place among its kind."""
     groups: dict[str, list[str]] = {}
     for name, gate in found.items():
         groups.setdefault(_group(gate.kind), []).append(name)
@@ -123,18 +127,31 @@ def _drawn(found: dict[str, GateMap]) -> list[Drawn]:
     return drawn
 
 
+def _only(gates: list[Drawn], names: Sequence[str] | None) -> list[Drawn]:
+    if names is None:
+        return gates
+    known = [drawn.gate.name for drawn in gates]
+    if not names or set(names) - set(known):
+        raise ValueError(
+            f"figure: expected only to be names of gates, of {', '.join(known)}, got {list(names)}"
+        )
+    return [drawn for drawn in gates if drawn.gate.name in names]
+
+
 def _group(kind: Kind) -> str:
     return "where" if kind == "joint" else kind
 
 
 def _choose(gates: list[Drawn]) -> tuple[list[Drawn], str]:
     """At most ``MOST`` gates of a kind, evenly by depth, and words for what is left out."""
-    chosen = [drawn for drawn in gates if drawn.depth in evenly(drawn.of, MOST)]
+    kept: set[str] = set()
     words = []
     for group in ("where", "what", "when"):
-        count = next((drawn.of for drawn in gates if _group(drawn.gate.kind) == group), 0)
-        if count > MOST:
-            words.append(f"{MOST} of {count} {group} gates")
+        names = [drawn.gate.name for drawn in gates if _group(drawn.gate.kind) == group]
+        kept.update(names[place] for place in evenly(len(names), MOST))
+        if len(names) > MOST:
+            words.append(f"{MOST} of {len(names)} {group} gates")
+    chosen = [drawn for drawn in gates if drawn.gate.name in kept]
     return chosen, f"{', '.join(words)}, evenly by depth" if words else ""
 
 
