@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def _cover(drawn: Drawn, display: Tensor, clip: bool, box: Box | None) -> Tensor
     """The map (T, H, W) at the frames' size."""
     if clip:
         return placed(drawn.values[0], display.shape[1:], box)
-    return placed(drawn.values.transpose(0, 1)[0][:, None], display.shape[2:], box)
+    return torch.stack([placed(values, display.shape[2:], box) for values in drawn.values])
 
 
 def _pictures(

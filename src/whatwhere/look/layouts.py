@@ -17,6 +17,8 @@ from whatwhere.look.panels import Cam, Colours, Drawn, Looks, evenly, placed, re
 
 COLUMNS = 5  # of pictures on a page
 WIDTH = 10.6  # of a page, in inches
+STRIP = 0.3  # of the weights of a when gate, with two lines of text beside them
+TALLEST = 4.6  # of the pictures on it
 
 Laid = tuple[Figure, list[Any]]
 
@@ -132,7 +134,8 @@ def page(sheet: Sheet) -> Laid:
     wraps = -(-count // columns)
     cell = (WIDTH - 1.0) / max(columns, 3)
     aspects = [cut(sample).shape[-2] / cut(sample).shape[-1] for _, cut in planes]
-    heights = [min(max(aspect, 0.4), 2.0) * cell + 0.4 for aspect in aspects] * wraps
+    tallest = TALLEST if len(painted) > 0 else TALLEST / 2
+    heights = [min(aspect * cell, tallest) + 0.4 for aspect in aspects] * wraps
     figure, top = _sheet_of_paper(sheet, sum(heights))
     top.suptitle(looks.titles[0], fontsize=10, parse_math=False)
     grid = top.add_gridspec(len(heights), columns, height_ratios=heights)
@@ -182,7 +185,8 @@ def clips(sheet: Sheet) -> Laid:
     whens = sheet.of_kinds("when")
     single = len(display) == 1
     line = (WIDTH - 1.8) / len(chosen) * display.shape[-2] / display.shape[-1] + 0.06
-    heights = [line * (1 + 0.32 * len(whens)) + 0.25]
+    share = STRIP / line
+    heights = [line * (1 + share * len(whens)) + 0.25]
     heights += [line] * len(sheet.painted(0, "where", "joint"))
     if sheet.whats and not single:
         heights.append(0.9)
@@ -196,7 +200,7 @@ def clips(sheet: Sheet) -> Laid:
             weights = resized(when.values[row].flatten(1), (clip.shape[1],))[0, chosen]
             strips.append((panels.title(when), weights))
         axes: Any = top.add_subplot(grid[first])
-        panels.frames(axes, clip[:, chosen], whens=strips, colours=sheet.colours)
+        panels.frames(axes, clip[:, chosen], whens=strips, share=share, colours=sheet.colours)
         axes.set_title(titles[row], fontsize=9, loc="left", parse_math=False)
         drawn.append(axes)
         for place, each in enumerate(sheet.painted(row, "where", "joint"), start=first + 1):
