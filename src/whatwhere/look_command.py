@@ -9,7 +9,10 @@ import typer
 def look(
     checkpoint: Annotated[Path, typer.Argument(help="a file of whatwhere.save")],
     inputs: Annotated[
-        list[Path], typer.Argument(help="images, folders of them, videos, .npz or .npy files")
+        list[Path],
+        typer.Argument(
+            help="images, folders of them, videos, .npz or .npy; digits or clips: embedded"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="folder to write to, one below it per input")] = Path(
         "runs/look"

@@ -14,11 +14,14 @@ from torchvision.transforms.v2 import functional as v2
 from whatwhere.inputs.arrays import read_arrays
 from whatwhere.inputs.preparation import InputError, Preparation
 from whatwhere.inputs.video import read_frames
+from whatwhere.look.spread import evenly
+from whatwhere.study.data import DataSettings, load
 from whatwhere.study.data.base import SkippedFile
 from whatwhere.study.data.pixels import to_pixels
 
 Kind = Literal["image", "video", "volume", "sequence"]
 
+EMBEDDED = ("digits", "clips")
 LARGEST = 2**27  # pixels of an image
 DISPLAYED = 768  # the longer side of a picture to look at, at most
 MOVING = 24  # frames of a video that a network of images is run on, if not told
@@ -82,11 +85,11 @@ def read(
     """Read files, and those in folders; what cannot be read is told, and the others go on.
 
     Args:
-        paths: files and folders.
+        paths: files and folders; "digits" and "clips" are the embedded sets, if no files.
         preparation: what the network takes.
         frames: as of ``read_one``.
         volumes: likewise.
-        most: so many samples of an ``.npz``, evenly chosen.
+        most: so many samples of an ``.npz`` or of an embedded set, evenly chosen.
 
     Raises:
         InputError: none can be read.
@@ -95,6 +98,9 @@ def read(
     skipped: list[SkippedFile] = []
     for path in expand(paths):
         try:
+            if str(path) in EMBEDDED and not path.exists():
+                found += embedded(str(path), preparation, most)  # type: ignore[arg-type]
+                continue
             found += _samples(path, preparation, frames=frames, volumes=volumes, most=most)
         except (InputError, OSError) as error:
             skipped.append(SkippedFile(str(path), str(error)))
@@ -102,6 +108,26 @@ def read(
         listed = "; ".join(f"{each.path}: {each.reason}" for each in skipped)
         raise InputError(f"expected at least one input, got none. {listed}".strip())
     return found, skipped
+
+
+def embedded(name: Literal["digits", "clips"], preparation: Preparation, most: int) -> list[Input]:
+    """Test samples of an embedded set of ``compare``, evenly chosen.
+
+    Raises:
+        InputError: the network takes others.
+    """
+    data = load(DataSettings(source=name))
+    if data.shape != preparation.shape:
+        raise InputError(
+            f"{name} are of shape {data.shape}, the network takes {_shape(preparation)}"
+        )
+    found = []
+    for row in evenly(len(data.test), most):
+        unit = data.unnormalise(data.test[row][0])
+        x = preparation.normalised(unit)[None]
+        kind: Kind = "image" if data.ndim == 2 else "video"
+        found.append(Input(f"{name}[{row}]", kind, x, unit, None))
+    return found
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

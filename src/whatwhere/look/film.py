@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from whatwhere.look import panels
 from whatwhere.look.maps import maps
-from whatwhere.look.panels import Box, Drawn, evenly, placed, resized
+from whatwhere.look.panels import Box, Drawn, placed, resized
 from whatwhere.look.pictures import colour_bar, colours_of, drawn_of
+from whatwhere.look.spread import evenly
 
 MOST = 3  # where gates beside the frames, evenly by depth
 SPEED = 6  # frames a second
@@ -72,7 +73,11 @@ def gif(pictures: Sequence[Pixels]) -> bytes:
     """The pictures as a GIF that goes on and on, 6 of them a second."""
     from PIL import Image
 
-    first, *others = [Image.fromarray(each) for each in pictures]
+    # This way of choosing 256 colours keeps those of the scale, which few pixels have.
+    first, *others = [
+        Image.fromarray(each).quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        for each in pictures
+    ]
     content = BytesIO()
     first.save(
         content,

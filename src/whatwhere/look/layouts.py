@@ -13,9 +13,10 @@ from torch import Tensor
 
 from whatwhere.look import panels
 from whatwhere.look.channels import bars_in, channels_in, inches
-from whatwhere.look.panels import Cam, Colours, Drawn, Looks, evenly, placed, resized
+from whatwhere.look.panels import Cam, Colours, Drawn, Looks, placed, resized
+from whatwhere.look.spread import evenly
 
-COLUMNS = 5  # of pictures on a page
+COLUMNS = 6  # of pictures on a page, at most
 WIDTH = 10.6  # of a page, in inches
 STRIP = 0.3  # of the weights of a when gate, with two lines of text beside them
 TALLEST = 4.6  # of the pictures on it
@@ -130,8 +131,8 @@ def page(sheet: Sheet) -> Laid:
     if looks.volume:
         planes = [(f"middle of {'DHW'[axis]}", _middle(axis - 3)) for axis in range(3)]
     count = len(painted) + 1
-    columns = count if looks.volume else min(count, COLUMNS)
-    wraps = -(-count // columns)
+    wraps = 1 if looks.volume else -(-count // COLUMNS)
+    columns = -(-count // wraps)
     cell = (WIDTH - 1.0) / max(columns, 3)
     aspects = [cut(sample).shape[-2] / cut(sample).shape[-1] for _, cut in planes]
     tallest = TALLEST if len(painted) > 0 else TALLEST / 2

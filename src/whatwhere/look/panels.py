@@ -71,17 +71,6 @@ class Colours:
         axes.imshow(values.numpy(), cmap=self.name, norm=self.scale, **options)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers below ``count``, evenly spread, first and last among them.
-
-    >>> evenly(3, 8), evenly(16, 4)
-    ([0, 1, 2], [0, 5, 10, 15])
-    """
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
 def resized(values: Tensor, size: Sequence[int]) -> Tensor:
     """A map (1, *positions), brought linearly to the positions of the input.
 
