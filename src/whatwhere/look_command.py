@@ -57,8 +57,8 @@ def look(
     beside = plain_of(checkpoint) if plain is None else plain
     other = None if beside is None else load(beside, trust=trusted).eval()
     found, skipped = read(inputs, preparation, frames=frames, volumes=volumes, most=samples)
-    for each in skipped:
-        typer.echo(f"skipped {each.path}: {each.reason}", err=True)
+    for bad in skipped:
+        typer.echo(f"skipped {bad.path}: {bad.reason}", err=True)
     if beside is not None:
         typer.echo(f"Grad-CAM of {beside} beside it")
 
