@@ -25,8 +25,11 @@ LEVELS = {
     "study": 5,
     "trim": 5,
     "export_command": 6,
-    "cli": 7,
-    "__main__": 8,
+    "inputs": 6,
+    "looking": 7,
+    "look_command": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

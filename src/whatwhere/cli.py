@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
+"""The command line: each command of ``whatwhere``, those of files of their own included."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.look_command import look
 
 app = typer.Typer(
     add_completion=False,
@@ -17,6 +18,7 @@ app = typer.Typer(
 
 
 app.command()(export)
+app.command()(look)
 
 
 @app.callback()
