@@ -89,8 +89,8 @@ def _until_sure(cells: Sequence[Cell]) -> str:
     return _table(heads, rows)
 
 
-def _detectable(cells: Sequence[Cell]) -> str:
-    variants = (1, 2, 4, 6)
+def _detectable(_: Sequence[Cell]) -> str:
+    variants = (1, 2, 3, 6)
     rows = [
         [str(seeds), *(f"{detectable(seeds, LEVEL / count):.1f}" for count in variants)]
         for seeds in (2, 3, 4, 5, 7, 10, 20)

@@ -93,6 +93,11 @@ def until_sure(
     return {**asked, "studies": count, **counts}
 
 
+def simulate(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """``until_sure`` where the cell has a width, else ``fixed``."""
+    return until_sure(**cell) if "width" in cell else fixed(**cell)
+
+
 def _count(
     counts: Counter[str], results: Results, comparisons: Sequence[Comparison], gains: np.ndarray
 ) -> None:
