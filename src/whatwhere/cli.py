@@ -52,6 +52,13 @@ def compare(
         str, typer.Option(help="widen the plain network to equal: parameters, latency, none")
     ] = "parameters",
     seeds: Annotated[int | None, typer.Option(help="how many; 3 if not given")] = None,
+    until_sure: Annotated[
+        float | None,
+        typer.Option(
+            help="add seeds until every difference is known to so many points, plus/minus"
+        ),
+    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="of --until-sure; 20 if not given")] = None,
     epochs: Annotated[int | None, typer.Option(help="6 if not given")] = None,
     batch_size: Annotated[int, typer.Option()] = 64,
     learning_rate: Annotated[float, typer.Option()] = 3e-3,
@@ -108,6 +115,8 @@ def compare(
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
         fast=fast,
+        until_sure=until_sure,
+        max_seeds=max_seeds,
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 

@@ -33,6 +33,8 @@ def build_results(*, variants=tuple(ROLES), seeds=(0, 1, 2), truth=True, depth=4
             "learning_rate": 0.002,
             "start": "identity",
             "seeds": list(seeds),
+            "until_sure": None,
+            "max_seeds": None,
             "variants": list(variants),
             "control": "parameters" if "wider" in variants else "none",
         },
@@ -50,6 +52,7 @@ def build_results(*, variants=tuple(ROLES), seeds=(0, 1, 2), truth=True, depth=4
         "trials": [
             _trial(name, seed, truth=truth, depth=depth) for name in variants for seed in seeds
         ],
+        "stopping": None,
         "comparisons": [],
         "verdict": "",
     }

@@ -128,6 +128,26 @@ def test_changed_data_are_refused(finished, pictures):
     assert "the data have changed" in text
 
 
+@pytest.mark.xdist_group("finished")
+def test_seeds_are_added_until_the_intervals_are_narrow(finished, pictures, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    before = {name: path.read_bytes() for name, path in records(out).items()}
+    options = ("--seeds", "2", "--epochs", "25", "--until-sure", "100", "--max-seeds", "6")
+    text = run(pictures, out, *options)
+    assert "not sure yet: going on to 4 seeds" in text
+    results = read_json(out / "results.json")
+    assert {name: records(out)[name].read_bytes() for name in before} == before
+    stopped = results["stopping"]
+    assert (stopped["reason"], stopped["seeds"], stopped["max_seeds"]) in [
+        ("sure", 5, 6),
+        ("budget", 6, 6),  # equal differences have no interval
+    ]
+    assert results["settings"]["seeds"] == list(range(stopped["seeds"]))
+    assert len(results["trials"]) == len(records(out)) == 3 * stopped["seeds"]
+    assert "--until-sure 100: " in (out / "report.html").read_text()
+    assert "--until-sure 100: " in results["verdict"]
+
+
 def test_a_killed_worker_costs_no_trial(pictures, tmp_path):
     out = tmp_path / "worker"
     options = ("--seeds", "1", "--epochs", "25", "--control", "none")
@@ -164,6 +184,8 @@ def test_two_studies_in_one_folder_are_refused(pictures, tmp_path):
         (("--backbone", "resnet19"), "got 'resnet19'; close names: resnet18"),
         (("--control", "width"), "'parameters', 'latency', 'none', got 'width'"),
         (("--seeds", "0"), "seeds to be an integer >= 1, got 0"),
+        (("--max-seeds", "9"), "expected --until-sure with --max-seeds"),
+        (("--until-sure", "-1"), "--until-sure in points above 0, got -1"),
         (("--precision", "64"), "got '64'"),
     ],
 )

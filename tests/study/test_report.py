@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from results_fixture import build_results, fail, set_accuracies, write_results
 
 from whatwhere.study.report import write_report
+from whatwhere.study.report.figures import COLOURS
 from whatwhere.study.verdict import verdict
 
 VOID = {"meta", "link", "br", "img"}
@@ -79,12 +80,32 @@ def test_the_table_holds_the_numbers(tmp_path):
     text = page_of(tmp_path, results).text
     for expected in (
         "93.0 ± 2.0 +2.0 −0.5 to +4.5 +1.7 −1.2 to +4.5 8 177\u202f430 17.11 M 3.49",
+        "cbam plain +2.0 −0.5 to +4.5 3 0.074 0.15 of 2 no 4.8 6 se plain",
+        "wider plain +0.3 −2.5 to +3.2 3 0.67 – – 3.8 81 cbam wider",
         "×1.09 1.07 to 1.12",
         "whatwhere compare digits --attention cbam",
         "x86_64, made up",
         "train 3500, val 500, test 1000",
     ):
         assert " ".join(expected.split()) in text
+
+
+def test_what_is_shown_is_filled_and_what_is_not_is_hollow(tmp_path):
+    results = build_results(variants=("plain", "cbam", "se"))
+    for name, values in {
+        "plain": [90.0, 91.0, 92.0],
+        "cbam": [92.0, 93.1, 94.0],
+        "se": [91.0, 90.0, 92.3],
+    }.items():
+        set_accuracies(results, name, values)
+    page = page_of(tmp_path, results)
+    assert "of 2 yes" in page.text
+    assert "of 2 no" in page.text
+    svg = page.svg("Differences with their intervals")
+    cbam, se = COLOURS[:2]
+    assert f"fill: {cbam.lower()}" in svg
+    assert f"fill: {se.lower()}" not in svg
+    assert f"stroke: {se.lower()}" in svg
 
 
 def test_gates_are_warned_of_and_counted_over_seeds(tmp_path):

@@ -24,19 +24,23 @@ from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.report import write_report
-from whatwhere.study.runner import run_trials, threads_for, workers_for
-from whatwhere.study.settings import (
-    CONTROL,
-    StudyError,
-    StudySettings,
-    Variant,
-    parse_variants,
-)
+from whatwhere.study.rounds import run_rounds
+from whatwhere.study.runner import threads_for
+from whatwhere.study.settings import CONTROL, StudyError, StudySettings, parse_variants
 from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "scipy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "statsmodels",
+)
 
 
 def compare(
@@ -96,17 +100,14 @@ def _compare(
     known = _known_study(settings, run)
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
-    trials = _trials(settings, plan["variants"], run)
-    threads = threads_for(len(trials), workers) if known is None else known["threads"]
+    first = len(plan["variants"]) * settings.seeds
+    threads = threads_for(first, workers) if known is None else known["threads"]
     write_json(run / "study.json", {"settings": settings.fixed(), "threads": threads, **plan})
-    done = sum(trial.done() for trial in trials)
-    chosen = workers_for(len(trials) - done, asked=workers, threads=threads)
-    console.print(
-        f"{len(trials)} trials, {done} of them done, in {chosen.processes} processes of "
-        f"{chosen.threads} threads"
-    )
-    run_trials(trials, chosen, console)
+    trials, stopped = run_rounds(settings, plan["variants"], run, workers, threads, console)
     results = _results(settings, plan, study_data, trials, run.name, command)
+    results["stopping"] = None if stopped is None else stopped.as_dict()
+    results["comparisons"] = [each.as_dict() for each in compare_variants(results)]
+    results["verdict"] = str(verdict(results))
     write_json(run / "results.json", results)
     write_text(run / "results.csv", _table(results))
     report = write_report(run)
@@ -173,19 +174,6 @@ def _plan(
     }
 
 
-def _trials(settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path) -> list[Trial]:
-    variants = [
-        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"]) for row in rows
-    ]
-    devices = max(1, torch.cuda.device_count())
-    # Seed by seed, so that a study that is stopped early has whole pairs.
-    pairs = [(variant, seed) for seed in range(settings.seeds) for variant in variants]
-    return [
-        Trial(run, settings, variant, seed, device=index % devices)
-        for index, (variant, seed) in enumerate(pairs)
-    ]
-
-
 def _results(
     settings: StudySettings,
     plan: dict[str, Any],
@@ -196,7 +184,7 @@ def _results(
 ) -> dict[str, Any]:
     truth = study_data.truth
     known = [] if truth is None else [k for k in ("where", "when") if getattr(truth, k) is not None]
-    results: dict[str, Any] = {
+    return {
         "whatwhere": whatwhere.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -212,7 +200,9 @@ def _results(
             **settings.fixed(),
             "precision": settings.used_precision(),
             "variants": list(settings.variants),
-            "seeds": list(range(settings.seeds)),
+            "until_sure": settings.until_sure,
+            "max_seeds": None if settings.until_sure is None else settings.budget(),
+            "seeds": sorted({trial.seed for trial in trials}),
         },
         "data": {
             "name": study_data.name,
@@ -228,9 +218,6 @@ def _results(
         "variants": plan["variants"],
         "trials": [trial.result() for trial in trials],
     }
-    results["comparisons"] = [each.as_dict() for each in compare_variants(results)]
-    results["verdict"] = str(verdict(results))
-    return results
 
 
 def _table(results: dict[str, Any]) -> str:

@@ -19,6 +19,9 @@ Role = Literal["baseline", "attention", "control"]
 
 BASELINE = "none"
 CONTROL = "wider"
+MAX_SEEDS = 20  # of --until-sure, if no --max-seeds is given
+LEAST_PAIRS = 5  # of fewer the spread is too often far too small: no study is sure by them
+MAY_CHANGE = ("seeds", "variants", "until_sure", "max_seeds")  # from one run to the next
 
 
 class StudyError(ValueError):
@@ -44,7 +47,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """All that decides a study's numbers. Seeds and variants may grow; the rest stays.
+    """All that decides a study's numbers. Seeds and variants may grow; most else stays.
 
     Args:
         data: what to train on.
@@ -60,6 +63,9 @@ class StudySettings:
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
         fast: whether this is a first look rather than a study.
+        until_sure: add seeds until the 95% interval of every attention variant's difference from
+            the plain network is within plus or minus so many points of accuracy.
+        max_seeds: how many seeds ``until_sure`` may take in all; 20 if not given.
     """
 
     data: DataSettings
@@ -76,6 +82,8 @@ class StudySettings:
     precision: Precision = "auto"
     pretrained: bool = False
     fast: bool = False
+    until_sure: float | None = None
+    max_seeds: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "batch_size"):
@@ -89,7 +97,27 @@ class StudySettings:
             raise StudyError(f"expected a finite weight decay >= 0, got {self.weight_decay}")
         if self.precision == "16-mixed" and not torch.cuda.is_available():
             raise StudyError("expected a GPU with precision 16-mixed, got none; bf16-mixed goes")
+        self._check_until_sure()
         parse_variants(self.variants)
+
+    def _check_until_sure(self) -> None:
+        if self.until_sure is None:
+            if self.max_seeds is not None:
+                raise StudyError("expected --until-sure with --max-seeds; --seeds alone is fixed")
+            return
+        if not (math.isfinite(self.until_sure) and self.until_sure > 0):
+            raise StudyError(f"expected --until-sure in points above 0, got {self.until_sure}")
+        least = max(self.seeds, LEAST_PAIRS)
+        if self.budget() < least:
+            raise StudyError(
+                f"expected --max-seeds of at least {least}, got {self.budget()}: --seeds "
+                f"{self.seeds} are run in any case, and no study is sure with fewer than "
+                f"{LEAST_PAIRS}"
+            )
+
+    def budget(self) -> int:
+        """How many seeds ``until_sure`` may take."""
+        return MAX_SEEDS if self.max_seeds is None else self.max_seeds
 
     def used_precision(self) -> str:
         """Lightning's name of the precision that trials have on this machine."""
@@ -100,7 +128,7 @@ class StudySettings:
 
     def fixed(self) -> dict[str, Any]:
         """What must not change between two runs into the same folder."""
-        return {k: v for k, v in asdict(self).items() if k not in ("seeds", "variants")}
+        return {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
 
 
 def default_variants(source: str) -> tuple[str, ...]:

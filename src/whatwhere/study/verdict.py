@@ -1,28 +1,31 @@
 """What a finished study says, in plain words, and nothing that its numbers don't carry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from whatwhere.study.outcomes import Outcome, outcomes
+from whatwhere.study.power import MAX_PAIRS
 from whatwhere.study.statistics import (
-    MAX_PAIRS,
     Comparison,
     Paired,
     Results,
     accuracies,
     compare_variants,
 )
+from whatwhere.study.stopping import stopping_text
 
-Outcome = Literal[
-    "worth it", "helps, unexplained", "explained", "hurts", "unshown", "no interval", "missing"
-]
-
+LARGEST = 100.0  # points: no difference of accuracies is larger
 NOISY = 0.15  # latency intervals wider than this share of the plain network's time say little
 FIRST_LOOK = "A first look (--fast), not a verdict"
 HEADLINES: tuple[tuple[Outcome, str], ...] = (
     ("worth it", "{} worth it on this data"),
+    (
+        "helps, lead unshown",
+        "{} better than the plain network, but not shown to be better than one of the same cost",
+    ),
     ("helps, unexplained", "{} better than the plain network, by what isn't settled"),
-    ("explained", "{} no better than a plain network of the same cost"),
+    ("explained", "{} better than the plain network, but worse than one of the same cost"),
     ("hurts", "{} worse than the plain network"),
     ("unshown", "no difference could be shown for {}"),
     ("no interval", "too few or too coarse results to judge {}"),
@@ -42,28 +45,22 @@ class Verdict:
 
 
 def verdict(results: Results) -> Verdict:
-    """Judge every attention variant of a study.
-
-    A variant is "worth it" only if its interval over the plain network is above 0 and the control
-    of the same cost is not as good.
-    """
+    """Judge every attention variant of a study, as ``outcomes`` decides."""
     comparisons = compare_variants(results)
+    decided = outcomes(results, comparisons)
     baselines = _of_role(results, "baseline")
-    controls = {control["name"] for control in _of_role(results, "control")}
-    outcomes: dict[str, Outcome] = {}
     sentences = []
     for variant in _of_role(results, "attention"):
         name = variant["name"]
-        rivals = [each for each in comparisons if each.variant == name and each.against in controls]
-        outcome: Outcome = "missing"
-        sentence = f"{name}: no seed finished with it and with the plain network."
-        for baseline in baselines:
-            for versus in comparisons:
-                if (versus.variant, versus.against) == (name, baseline["name"]):
-                    outcome, sentence = _judge(versus, _cost(variant, baseline), rivals)
-        outcomes[name] = outcome
-        sentences.append(sentence)
-    return Verdict(_headline(results, outcomes), sentences + _caveats(results))
+        own = [each for each in comparisons if each.variant == name]
+        over_plain = [each for each in own if each.family == "over plain"]
+        if over_plain:
+            cost = _cost(variant, baselines[0])
+            rivals = [each for each in own if each.family == "over control"]
+            sentences.append(f"{name}: {_sentence(decided[name], over_plain[0], cost, rivals)}")
+        else:
+            sentences.append(f"{name}: no seed finished with it and with the plain network.")
+    return Verdict(_headline(results, decided), sentences + _caveats(results))
 
 
 def points(*values: float) -> list[str]:
@@ -76,57 +73,82 @@ def points(*values: float) -> list[str]:
     return [f"{round(value, digits) + 0.0:+.{digits}f}" for value in values]
 
 
-def interval_text(paired: Paired) -> str:
-    """The difference with its interval: "+1.8 points (95% CI +0.6 to +3.0, 3 seeds)"."""
+def interval_text(found: Comparison) -> str:
+    """The difference with its interval, and its p-value where that is corrected.
+
+    "+1.8 points (95% CI +0.6 to +3.0, 3 seeds, corrected p 0.012)"
+    """
+    paired = found.paired
     if paired.low is None or paired.high is None:
         return f"{points(paired.mean)[0]} points ({_seeds(paired.pairs)}, no interval)"
     mean, low, high = points(paired.mean, paired.low, paired.high)
-    return f"{mean} points (95% CI {low} to {high}, {_seeds(paired.pairs)})"
+    parts = [f"95% CI {low} to {high}", _seeds(paired.pairs)]
+    if found.family_size > 1 and found.p_adjusted is not None:
+        parts.append(f"corrected p {p_text(found.p_adjusted)}")
+    return f"{mean} points ({', '.join(parts)})"
 
 
-def _judge(versus: Comparison, cost: str, rivals: list[Comparison]) -> tuple[Outcome, str]:
-    name = versus.variant
-    found = versus.paired
-    start = f"{name}: {interval_text(found)} against the plain network{cost}"
-    if found.low is None or found.high is None:
-        return "no interval", f"{name}: {_without_interval(found)}{cost}."
-    if found.high < 0:
-        return "hurts", f"{start}: it hurts."
-    if found.low <= 0:
-        mean, low, high = points(found.mean, found.low, found.high)
+def p_text(value: float) -> str:
+    """A p-value as text.
+
+    >>> p_text(0.0123), p_text(0.0512), p_text(0.00004), p_text(1.0)
+    ('0.012', '0.051', '<0.001', '1')
+    """
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.2g}" if value < 0.0995 else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _sentence(outcome: Outcome, found: Comparison, cost: str, rivals: Sequence[Comparison]) -> str:
+    start = f"{interval_text(found)} against the plain network{cost}"
+    if outcome == "no interval":
+        return f"{_without_interval(found.paired)}{cost}."
+    if outcome == "hurts":
+        return f"{start}: it hurts."
+    if outcome == "unshown":
+        return f"no difference could be shown: {start}{_chance(found)}.{_power(found)}"
+    if outcome == "helps, unexplained":
         return (
-            "unshown",
-            f"{name}: no difference could be shown ({mean} points, 95% CI {low} to {high}, "
-            f"{_seeds(found.pairs)}){cost}; {_seeds_needed(found)}",
-        )
-    return _judge_gain(start, rivals)
-
-
-def _judge_gain(start: str, rivals: list[Comparison]) -> tuple[Outcome, str]:
-    if not rivals:
-        return (
-            "helps, unexplained",
             f"{start}: it helps, but without a finished control of the same cost it isn't known "
-            "whether attention is what helps.",
+            "whether attention is what helps."
         )
     hardest = min(rivals, key=lambda rival: rival.paired.mean)
-    lead = hardest.paired
-    if lead.mean <= 0:
-        return (
-            "explained",
-            f"{start}, but the control {hardest.against} does as well without attention "
-            f"({interval_text(lead)} against it): not worth it.",
-        )
-    if lead.low is not None and lead.low > 0:
-        return (
-            "worth it",
-            f"{start}, and {interval_text(lead)} against {hardest.against}: worth it.",
-        )
+    lead = f"{interval_text(hardest)} against {hardest.against}"
+    if outcome == "worth it":
+        return f"{start}, and {lead}: worth it."
+    if outcome == "explained":
+        return f"{start}, but {lead}, which has as much without attention: not worth it."
     return (
-        "worth it",
-        f"{start}: worth it, though its lead over the control {hardest.against} of "
-        f"{interval_text(lead)} isn't shown.",
+        f"{start}: it helps, but {lead} does not show that attention is what helps"
+        f"{_chance(hardest)}.{_power(hardest)}"
     )
+
+
+def _chance(found: Comparison) -> str:
+    """Why a difference isn't shown whose own interval leaves out 0."""
+    paired = found.paired
+    if found.shown or paired.low is None or paired.high is None or paired.low <= 0 <= paired.high:
+        return ""
+    return (
+        f". Its own interval leaves out 0, but that of one of {found.family_size} variants does so "
+        "by chance more often than 1 time in 20"
+    )
+
+
+def _power(found: Comparison) -> str:
+    """What these seeds could have shown, and how many the observed difference needs."""
+    power = found.power()
+    if power is None:
+        return ""
+    seeds = _seeds(found.paired.pairs)
+    if power.detectable > LARGEST:
+        could = f"{seeds} that differ so much can hardly show any difference"
+    else:
+        [least] = points(power.detectable)
+        could = f"With {seeds} a difference of about {least[1:]} points is shown 4 times in 5"
+    needed = power.pairs_needed
+    many = f"more than {MAX_PAIRS}" if needed is None else f"about {needed}"
+    return f" {could}; one of the size seen would take {many} seeds."
 
 
 def _without_interval(found: Paired) -> str:
@@ -137,12 +159,6 @@ def _without_interval(found: Paired) -> str:
         f"exactly {mean} points against the plain network with each of {_seeds(found.pairs)}; "
         "equal differences give no interval"
     )
-
-
-def _seeds_needed(found: Paired) -> str:
-    if found.pairs_needed is None:
-        return f"to show one of this size would take more than {MAX_PAIRS} seeds."
-    return f"about {found.pairs_needed} seeds would be needed to show one of this size."
 
 
 def _cost(variant: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
@@ -184,7 +200,7 @@ def _headline(results: Results, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _caveats(results: Results) -> list[str]:
-    found = []
+    found = stopping_text(results)
     if results["fast"]:
         found.append("This was a --fast run: little training on little data, a first look only.")
     if len(results["settings"]["seeds"]) == 1:

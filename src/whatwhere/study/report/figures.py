@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from whatwhere.study.statistics import Results, accuracies
+from whatwhere.study.statistics import Comparison, Results, accuracies
 
 # Okabe and Ito's colours, apart for every kind of colour vision; grey is the plain network.
 GREY = "#555555"
@@ -97,6 +97,30 @@ def seeds(results: Results) -> str | None:
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("test accuracy, %")
         axes.grid(visible=False, axis="x")
+        return _encoded(figure)
+
+
+def differences(results: Results, comparisons: Sequence[Comparison]) -> str | None:
+    """Every difference with its own 95% interval; filled where it is shown after correction."""
+    claims = [each for each in comparisons if each.family is not None]
+    if not claims:
+        return None
+    styles = looks(results)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 0.9 + 0.42 * len(claims)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color=GREY, lw=1)
+        for row, each in enumerate(claims):
+            colour, marker = styles[each.variant]
+            axes.plot(each.differences, [row] * len(each.seeds), "|", color=colour, ms=7, alpha=0.6)
+            if each.paired.low is not None and each.paired.high is not None:
+                axes.hlines(row, each.paired.low, each.paired.high, color=colour, lw=1.6)
+            fill = colour if each.shown else "white"
+            axes.plot(each.paired.mean, row, marker, color=colour, mfc=fill, ms=8, mew=1.6)
+        axes.set_yticks(range(len(claims)), [f"{c.variant} over {c.against}" for c in claims])
+        axes.set_ylim(len(claims) - 0.5, -0.5)
+        axes.set_xlabel("difference in test accuracy, points")
+        axes.grid(visible=False, axis="y")
         return _encoded(figure)
 
 

@@ -53,7 +53,7 @@ def render(results: Results, run: Path) -> str:
         results=results,
         verdict=verdict(results),
         variants=tables.variant_rows(results, comparisons),
-        compared=len(comparisons),
+        certainty=tables.certainty_rows(comparisons),
         gates=tables.gate_tables(results),
         states=tables.STATE_MEANINGS,
         unfinished=[trial for trial in results["trials"] if trial["status"] != "finished"],
@@ -61,6 +61,7 @@ def render(results: Results, run: Path) -> str:
         pictures=_pictures(results, run),
         tradeoff=figures.tradeoff(results),
         seeds=figures.seeds(results),
+        differences=figures.differences(results, comparisons),
         curves=figures.curves(results),
         hits=figures.hits(results),
     )

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from whatwhere.study.power import MAX_PAIRS, Power
 from whatwhere.study.statistics import Comparison, Results, accuracies
-from whatwhere.study.verdict import points
+from whatwhere.study.verdict import LARGEST, p_text, points
 
 NONE = "–"
 STATE_MEANINGS = {
@@ -46,6 +47,30 @@ def variant_rows(results: Results, comparisons: Sequence[Comparison]) -> list[di
                 "latency": _latency(variant["latency_ms"]),
                 "ratio": _ratio(variant["latency_ratio"]),
                 "memory": _memory(variant["training_memory_mb"]),
+            }
+        )
+    return rows
+
+
+def certainty_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """One row per comparison: how sure it is, and what its seeds could have shown."""
+    rows = []
+    for each in comparisons:
+        [(mean, interval)] = _difference([each])
+        power = each.power()
+        corrected = NONE if each.p_adjusted is None else p_text(each.p_adjusted)
+        rows.append(
+            {
+                "variant": each.variant,
+                "against": each.against,
+                "mean": mean,
+                "interval": interval,
+                "pairs": str(each.paired.pairs),
+                "p": NONE if each.paired.p_value is None else p_text(each.paired.p_value),
+                "corrected": f"{corrected} of {each.family_size}" if each.family else NONE,
+                "shown": NONE if each.family is None else "yes" if each.shown else "no",
+                "detectable": _detectable(power),
+                "needed": _needed(power),
             }
         )
     return rows
@@ -137,6 +162,18 @@ def _difference(comparisons: Iterable[Comparison]) -> list[tuple[str, str]]:
             mean, low, high = map(_minus, points(paired.mean, paired.low, paired.high))
             found.append((mean, f"{low} to {high}"))
     return found
+
+
+def _detectable(power: Power | None) -> str:
+    if power is None:
+        return NONE
+    return points(power.detectable)[0][1:] if power.detectable <= LARGEST else "none possible"
+
+
+def _needed(power: Power | None) -> str:
+    if power is None:
+        return NONE
+    return f"> {MAX_PAIRS}" if power.pairs_needed is None else str(power.pairs_needed)
 
 
 def _latency(latency: Mapping[str, float] | None) -> str:

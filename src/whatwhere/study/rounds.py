@@ -1,0 +1,74 @@
+"""The trials of a study, round by round: the seeds asked for and, --until-sure, more."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from whatwhere.study.runner import run_trials, workers_for
+from whatwhere.study.settings import StudySettings, Variant
+from whatwhere.study.statistics import compare_variants
+from whatwhere.study.stopping import Progress, progress
+from whatwhere.study.trial import Trial
+
+
+def run_rounds(
+    settings: StudySettings,
+    rows: Sequence[dict[str, Any]],
+    run: Path,
+    workers: int | None,
+    threads: int,
+    console: Console,
+) -> tuple[list[Trial], Progress | None]:
+    """Run the seeds asked for and, until sure, more: the trials, and why there are no more.
+
+    A study that resumes passes the same rounds again, whose trials are done.
+    """
+    trials: list[Trial] = []
+    stopped = None
+    seeds = range(settings.seeds)
+    while True:
+        added = _trials(settings, rows, run, seeds)
+        done = sum(trial.done() for trial in added)
+        chosen = workers_for(len(added) - done, asked=workers, threads=threads)
+        console.print(
+            f"{len(added)} trials, {done} of them done, in {chosen.processes} processes of "
+            f"{chosen.threads} threads"
+        )
+        run_trials(added, chosen, console)
+        trials += added
+        if settings.until_sure is None:
+            break
+        so_far = {
+            "settings": {"until_sure": settings.until_sure},
+            "variants": rows,
+            "trials": [trial.result() for trial in trials],
+        }
+        stopped = progress(
+            compare_variants(so_far),
+            seeds=seeds.stop,
+            until_sure=settings.until_sure,
+            max_seeds=settings.budget(),
+        )
+        if stopped.next_seeds is None:
+            break
+        console.print(f"not sure yet: going on to {stopped.next_seeds} seeds")
+        seeds = range(seeds.stop, stopped.next_seeds)
+    return trials, stopped
+
+
+def _trials(
+    settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path, seeds: range
+) -> list[Trial]:
+    variants = [
+        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"]) for row in rows
+    ]
+    devices = max(1, torch.cuda.device_count())
+    # Seed by seed, so that a study that is stopped early has whole pairs.
+    pairs = [(variant, seed) for seed in seeds for variant in variants]
+    return [
+        Trial(run, settings, variant, seed, device=index % devices)
+        for index, (variant, seed) in enumerate(pairs)
+    ]
