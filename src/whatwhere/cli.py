@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
+"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert``, ``export``, ``serve``."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.serve_command import serve
 
 app = typer.Typer(
     add_completion=False,
@@ -17,6 +18,7 @@ app = typer.Typer(
 
 
 app.command()(export)
+app.command()(serve)
 
 
 @app.callback()

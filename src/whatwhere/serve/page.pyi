@@ -1,0 +1,143 @@
+"""The page in Gradio's blocks: what is on it, and which event asks for which answer.
+
+It is imported inside ``server.own_folder`` only: Gradio reads its environment on import.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio_client.utils import is_http_url_like
+
+from whatwhere.inputs import Input
+from whatwhere.serve.drawing import thumbnail
+from whatwhere.serve.gates_tab import GatesTab
+from whatwhere.serve.opening import Site
+from whatwhere.serve.state import Served
+from whatwhere.serve.uploads import MEGABYTES, SECONDS, UploadError, take
+from whatwhere.serve.variants_tab import VariantsTab
+from whatwhere.serve.words import plainly
+
+QUICK: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+FORGET = 3600  # seconds after which what a visitor uploaded is deleted
+
+from gradio.events import Dependency
+
+class Upload(gr.File):
+    """A drop zone that takes what the browser sends, and fetches nothing.
+
+    Gradio's own downloads an address that is sent in the place of a file.
+    """
+
+    is_template = True  # it looks like its parent
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> Any:
+        """The file in Gradio's folder; an address is refused."""
+        if is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("expected a file, got an address, which is not fetched")
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def build(site: Site) -> gr.Blocks:
+    """The page."""
+    served, offered = site.served, site.offered
+    notes = "\n\n".join(map(plainly, site.notes))
+    with gr.Blocks(
+        title=f"{site.name} · whatwhere", fill_width=True, delete_cache=(FORGET // 4, FORGET)
+    ) as page:
+        given = gr.State(None, time_to_live=FORGET)
+        gr.Markdown(f"## {plainly(site.name)}\n{notes}")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                file, said, gallery = _inputs(offered)
+            with gr.Column(scale=3, min_width=480), gr.Tabs():
+                with gr.Tab("Gates") as first:
+                    gates = GatesTab(served, given)
+                tabs = [first]
+                variants = None
+                if len(served.members) > 1:
+                    with gr.Tab("Variants side by side") as second:
+                        variants = VariantsTab(served, given)
+                if site.report is not None:
+                    with gr.Tab("The study") as third:
+                        gr.HTML(_framed(site.report))
+                    tabs.append(third)
+        given_anew = [
+            gates.show_after(file.upload(_take(served), file, [given, said, file], **QUICK)),
+            gates.show_after(gallery.select(_choose(offered), None, [given, said], **QUICK)),
+            gates.fill_after(page.load(lambda: _first(offered), None, [given, said], **QUICK)),
+        ]
+        for event in given_anew:
+            if variants is not None:
+                variants.show_after(event)
+        if variants is not None:
+            variants.show_while_open(second, tabs)
+    return page
+
+
+def _inputs(offered: Sequence[Input]) -> tuple[gr.File, gr.Markdown, gr.Gallery]:
+    file = Upload(
+        label=f"An image, a clip of up to {SECONDS // 60} minutes, or .npz; {MEGABYTES} MB at most",
+        height=130,
+        elem_id="upload",
+    )
+    said = gr.Markdown("", elem_id="said")
+    gallery = gr.Gallery(
+        [(thumbnail(each), each.name) for each in offered],
+        label="Test samples to try",
+        columns=4,
+        height=420,
+        object_fit="contain",
+        allow_preview=False,
+        interactive=False,
+        format="png",
+        buttons=[],
+        visible=len(offered) > 0,
+        elem_id="examples",
+    )
+    return file, said, gallery
+
+
+def _take(served: Served) -> Callable[[str], tuple[Any, Any, None]]:
+    """What reads a file that was dropped: the input or none, what is said of it, an empty zone."""
+
+    def taken(path: str) -> tuple[Any, Any, None]:
+        name = Path(path).name
+        try:
+            given = take(Path(path), served.preparation)
+        except UploadError as error:
+            return gr.skip(), f"⚠️ **{plainly(name)}** was not taken: {plainly(str(error))}", None
+        finally:
+            Path(path).unlink(missing_ok=True)
+        return given, f"Shown: **{plainly(name)}**", None
+
+    return taken
+
+
+def _choose(offered: Sequence[Input]) -> Callable[..., tuple[Input, str]]:
+    def choose(event: gr.SelectData) -> tuple[Input, str]:
+        chosen = offered[event.index]
+        return chosen, f"Shown: a test sample of class **{plainly(chosen.name)}**"
+
+    return choose
+
+
+def _first(offered: Sequence[Input]) -> tuple[Input | None, str]:
+    if not offered:
+        return None, "Drop a file to begin."
+    return offered[0], f"Shown: a test sample of class **{plainly(offered[0].name)}**"
+
+
+def _framed(report: str) -> str:
+    """A whole page inside this one, which can run nothing and reach nothing."""
+    return (
+        f'<iframe title="report" sandbox srcdoc="{escape(report)}" '
+        'style="width:100%;height:78vh;border:0;background:#fff"></iframe>'
+    )
