@@ -25,8 +25,10 @@ LEVELS = {
     "study": 5,
     "trim": 5,
     "export_command": 6,
-    "cli": 7,
-    "__main__": 8,
+    "inputs": 6,
+    "look_command": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

@@ -1,8 +1,4 @@
-"""The panels a picture of gates is made of: images, sequences, clips and bars.
-
-Both layouts take the gates to draw, the samples as they are to be seen and one colour scale, and
-return the figure with the axes that use the scale.
-"""
+"""What pictures of gates are made of: images with maps on them, curves, frames and bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,30 +6,69 @@ from typing import Any
 
 import torch.nn.functional as F
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from whatwhere.gates import Kind
+from whatwhere.look.maps import GateMap
 
-COLOURS = "cividis"  # reads the same for every kind of colour vision
-BAR = "#0072B2"
 QUIET = "#555555"
 FRAMES = 12  # of a clip, evenly chosen
 LEAST_SPAN = 0.05  # a scale narrower than this would make noise look like structure
+ALPHA = 0.65  # of a map on an image
+CAM_COLOURS = "viridis"  # another than the gates', whose scale is not Grad-CAM's
+
+# Left, top, right and bottom of what the network sees of a picture, in the picture's pixels.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One gate as it is drawn: its values on the samples and its place among those of its kind."""
+    """One gate as it is drawn: its values on the samples and its place among those of its kind.
 
-    site: str
-    kind: Kind
+    ``values`` are on the CPU in float32; of gates with a value for each channel and position, the
+    mean over channels.
+    """
+
+    gate: GateMap
     values: Tensor
-    start: float
-    bottom: float
-    top: float
     depth: int
     of: int
+
+
+@dataclass(frozen=True)
+class Cam:
+    """A Grad-CAM (N, 1, *s) as it is drawn, on a scale of its own."""
+
+    title: str
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Samples as they are to be seen.
+
+    Attributes:
+        display: (n, 1 or 3, *S') in [0, 1], of any size, or sequences (n, C, L) as they are.
+        titles: one text per sample.
+        box: the part of a picture that the network sees; None for all of it.
+        volume: whether the positions are those of a volume, not of a clip.
+    """
+
+    display: Tensor
+    titles: Sequence[str]
+    box: Box | None = None
+    volume: bool = False
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What colours stand for, the same in all maps of a figure."""
+
+    name: str
+    scale: Normalize
+
+    def on(self, axes: Any, values: Tensor, **options: Any) -> None:
+        """Draw a map (H, W)."""
+        axes.imshow(values.numpy(), cmap=self.name, norm=self.scale, **options)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -47,168 +82,157 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def rows(
-    gates: Sequence[Drawn], display: Tensor, titles: Sequence[str], scale: Normalize
-) -> tuple[Figure, list[Any]]:
-    """A row per image or sequence: the input, the maps by depth, the sorted what weights."""
-    sequence = display.ndim == 3
-    maps = [gate for gate in gates if gate.kind != "what"]
-    whats = [gate for gate in gates if gate.kind == "what"]
-    width, height = (2.2, 1.3) if sequence else (1.35, 1.45)
-    widths = [1.0] * (1 + len(maps)) + ([2.8] if whats else [])
-    figure = Figure(
-        figsize=(max(width * sum(widths) + 0.8, 4), height * len(display) + 0.6),
-        layout="constrained",
-    )
-    grid = figure.add_gridspec(len(display), len(widths), width_ratios=widths)
-    mapped = []
-    for row, sample in enumerate(display):
-        axes: Any = figure.add_subplot(grid[row, 0])
-        _input(axes, sample)
-        axes.set_ylabel(titles[row], fontsize=8, parse_math=False)
-        if row == 0:
-            axes.set_title("input", fontsize=8)
-        for column, gate in enumerate(maps, start=1):
-            axes = figure.add_subplot(grid[row, column])
-            _map(axes, sample, gate.values[row], scale)
-            if row == 0:
-                axes.set_title(_title(gate), fontsize=7, parse_math=False)
-            mapped.append(axes)
-        if whats:
-            inner = figure.add_subfigure(grid[row, len(widths) - 1])
-            _bars(inner, whats, row)
-    return figure, mapped
+def resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    """A map (1, *positions), brought linearly to the positions of the input.
 
-
-def clips(
-    gates: Sequence[Drawn], display: Tensor, titles: Sequence[str], scale: Normalize
-) -> tuple[Figure, list[Any]]:
-    """A block per clip: its frames, the when gates under them, the where maps, the what weights."""
-    frames = evenly(display.shape[2], FRAMES)
-    whens = [gate for gate in gates if gate.kind == "when"]
-    maps = [gate for gate in gates if gate.kind in ("where", "joint")]
-    whats = [gate for gate in gates if gate.kind == "what"]
-    heights = [1.0] + [0.35] * len(whens) + [1.0] * len(maps) + ([1.0] if whats else []) + [0.25]
-    figure = Figure(
-        figsize=(0.75 * len(frames) + 2.2, 0.72 * sum(heights) * len(display) + 0.4),
-        layout="constrained",
-    )
-    grid = figure.add_gridspec(len(heights) * len(display), 1, height_ratios=heights * len(display))
-    mapped = []
-    for index, clip in enumerate(display):
-        top = index * len(heights)
-        axes: Any = figure.add_subplot(grid[top])
-        _strip(axes, clip[:, frames])
-        axes.set_title(titles[index], fontsize=8, loc="left", parse_math=False)
-        _side(axes, "input")
-        for line, gate in enumerate(whens + maps, start=top + 1):
-            axes = figure.add_subplot(grid[line])
-            if gate.kind == "when":
-                weights = _resized(gate.values[index].flatten(1), (clip.shape[1],))
-                axes.imshow(weights[:, frames].numpy(), cmap=COLOURS, norm=scale, aspect="auto")
-            else:
-                _strip(axes, clip[:, frames].mean(0, keepdim=True))
-                values = _resized(gate.values[index], tuple(clip.shape[1:]))[0, frames]
-                _strip(axes, values[None], cmap=COLOURS, norm=scale, alpha=0.7)
-            _side(axes, _title(gate))
-            mapped.append(axes)
-        if whats:
-            inner = figure.add_subfigure(grid[top + len(heights) - 2])
-            _bars(inner, whats, index)
-    return figure, mapped
-
-
-def _input(axes: Any, sample: Tensor) -> None:
-    if sample.ndim == 2:
-        axes.plot(sample.T.numpy(), lw=0.8)
-        axes.margins(x=0)
-    else:
-        axes.imshow(_picture(sample), cmap="gray", vmin=0, vmax=1)
-    _bare(axes)
-
-
-def _map(axes: Any, sample: Tensor, gate: Tensor, scale: Normalize) -> None:
-    values = _resized(gate, tuple(sample.shape[1:]))[0]
-    if sample.ndim == 2:
-        low, high = sample.min().item(), sample.max().item()
-        extent = (-0.5, sample.shape[1] - 0.5, low, high)
-        axes.imshow(
-            values[None].numpy(), cmap=COLOURS, norm=scale, aspect="auto", extent=extent, alpha=0.8
-        )
-        axes.plot(sample.T.numpy(), lw=0.8, color="white")
-    else:
-        axes.imshow(_picture(sample.mean(0, keepdim=True)), cmap="gray", vmin=0, vmax=1)
-        axes.imshow(values.numpy(), cmap=COLOURS, norm=scale, alpha=0.7)
-    _bare(axes)
-
-
-def _bars(figure: Any, whats: Sequence[Drawn], row: int) -> None:
-    """The sorted weights of each what gate, up and down from its start, all on one scale."""
-    lines = 1 if len(whats) <= 4 else 2
-    panels = figure.subplots(lines, -(-len(whats) // lines), squeeze=False, sharey=True).flatten()
-    span = max((gate.values - gate.start).abs().max().item() for gate in whats)
-    span = 1.1 * max(span, LEAST_SPAN)
-    for axes, gate in zip(panels, whats, strict=False):
-        weights = gate.values[row].flatten().sort(descending=True).values
-        heights = (weights - gate.start).tolist()
-        axes.bar(range(len(heights)), heights, width=1.0, bottom=gate.start, color=BAR)
-        axes.axhline(gate.start, color=QUIET, lw=0.7)
-        axes.set_ylim(min(g.start for g in whats) - span, max(g.start for g in whats) + span)
-        label = axes.annotate(
-            f"what {gate.depth + 1}", (1, 1), xycoords="axes fraction", ha="right", va="top"
-        )
-        label.set(fontsize=6.5, in_layout=False)
-        axes.tick_params(labelsize=6, length=2)
-        axes.set_xticks([])
-        axes.spines[["top", "right", "bottom"]].set_visible(False)
-    for axes in panels[len(whats) :]:
-        axes.set_axis_off()
-
-
-def _strip(axes: Any, frames: Tensor, **options: Any) -> None:
-    """Frames (C, T, H, W) side by side, a gap of one pixel between them."""
-    padded = F.pad(frames, (0, 1), value=float("nan"))
-    line = padded.permute(0, 2, 1, 3).flatten(2)[..., :-1]
-    if options:
-        axes.imshow(line[0].numpy(), **options)
-    else:
-        axes.imshow(_picture(line), cmap="gray", vmin=0, vmax=1)
-    axes.set_aspect("auto")
-
-
-def _picture(sample: Tensor) -> Any:
-    """(C, H, W) as what imshow takes: colours if C is 3, else the mean of the channels."""
-    sample = sample.clamp(0, 1)
-    if sample.shape[0] == 3:
-        return sample.permute(1, 2, 0).nan_to_num(1.0).numpy()
-    return sample.mean(0).numpy()
-
-
-def _resized(gate: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A map (1, *positions), brought linearly to the positions of the input."""
+    >>> import torch
+    >>> resized(torch.tensor([[0.0, 1.0]]), (4,))
+    tensor([[0.0000, 0.2500, 0.7500, 1.0000]])
+    """
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    return F.interpolate(gate[None], size=size, mode=mode, align_corners=False)[0]
+    return F.interpolate(values[None], size=tuple(size), mode=mode, align_corners=False)[0]
 
 
-def _title(gate: Drawn) -> str:
-    return f"{_numbered(gate)}\n{_shortened(gate.site)}"
+def placed(values: Tensor, size: Sequence[int], box: Box | None) -> Tensor:
+    """A map (1, *positions) at the positions of a picture; NaN where the network did not look.
+
+    >>> import torch
+    >>> placed(torch.ones(1, 2, 2), (2, 4), (1, 0, 3, 2))
+    tensor([[nan, 1., 1., nan],
+            [nan, 1., 1., nan]])
+    """
+    if box is None:
+        return resized(values, size)[0]
+    left, top, right, bottom = map(round, box)
+    height, width = size[-2:]
+    seen = resized(values, (*size[:-2], bottom - top, right - left))[0]
+    return F.pad(seen, (left, width - right, top, height - bottom), value=float("nan"))
 
 
-def _numbered(gate: Drawn) -> str:
-    return f"{gate.kind} {gate.depth + 1} of {gate.of}" if gate.of > 1 else gate.kind
+def image(axes: Any, picture: Tensor) -> None:
+    """An image (C, H, W) in [0, 1], in its own aspect."""
+    axes.imshow(as_image(picture), cmap="gray", vmin=0, vmax=1)
+    bare(axes)
 
 
-def _shortened(site: str) -> str:
-    return site if len(site) <= 20 else f"{site[:9]}…{site[-10:]}"
+def overlay(axes: Any, picture: Tensor, values: Tensor, colours: Colours) -> None:
+    """A map (H, W) on the grey image it is of."""
+    axes.imshow(as_image(picture.mean(0, keepdim=True)), cmap="gray", vmin=0, vmax=1)
+    colours.on(axes, values, alpha=ALPHA)
+    bare(axes)
 
 
-def _side(axes: Any, text: str) -> None:
-    _bare(axes)
+def curve(axes: Any, sample: Tensor) -> None:
+    """A sequence (C, L), a line for each channel."""
+    axes.plot(sample.T.numpy(), lw=0.8)
+    axes.set_xlim(-0.5, sample.shape[1] - 0.5)
+    bare(axes)
+
+
+def curve_on_map(axes: Any, sample: Tensor, values: Tensor, colours: Colours) -> None:
+    """A sequence (C, L) on its map (L,)."""
+    extent = (-0.5, sample.shape[1] - 0.5, sample.min().item(), sample.max().item())
+    colours.on(axes, values[None], aspect="auto", extent=extent, alpha=0.8)
+    axes.plot(sample.T.numpy(), lw=0.8, color="white")
+    bare(axes)
+
+
+def band(axes: Any, values: Tensor, colours: Colours) -> None:
+    """Values (L,) as a strip of colours."""
+    colours.on(axes, values[None], aspect="auto")
+    bare(axes)
+
+
+def frames(
+    axes: Any,
+    clip: Tensor,
+    *,
+    values: Tensor | None = None,
+    whens: Sequence[tuple[str, Tensor]] = (),
+    colours: Colours | None = None,
+) -> None:
+    """Frames (C, T, H, W) side by side, in their own aspect.
+
+    Args:
+        values: maps (T, H, W) on top of them.
+        whens: labels, and weights (T,) as strips under them, in the same axes to be aligned.
+        colours: of both.
+    """
+    height, width = clip.shape[-2:]
+    gap = max(1, width // 24)
+    shown = clip if values is None else clip.mean(0, keepdim=True)
+    axes.imshow(as_image(_side_by_side(shown, gap)), cmap="gray", vmin=0, vmax=1)
+    if values is not None and colours is not None:
+        colours.on(axes, _side_by_side(values[None], gap)[0], alpha=ALPHA)
+    bottom = height - 0.5
+    for label, weights in whens:
+        middle = bottom + 0.18 * height
+        for moment, weight in enumerate(weights):
+            left = moment * (width + gap) - 0.5
+            extent = (left, left + width, bottom + 0.32 * height, bottom + 0.04 * height)
+            if colours is not None:
+                colours.on(axes, weight.reshape(1, 1), extent=extent)
+        axes.annotate(label, (-0.5, middle), xytext=(-4, 0), textcoords="offset points").set(
+            fontsize=7, ha="right", va="center", annotation_clip=False, parse_math=False
+        )
+        bottom += 0.32 * height
+    axes.set_xlim(-0.5, clip.shape[1] * (width + gap) - gap - 0.5)
+    axes.set_ylim(bottom, -0.5)
+    bare(axes)
+
+
+def as_image(picture: Tensor) -> Any:
+    """(C, H, W) as what imshow takes: colours if C is 3, else the mean of the channels."""
+    picture = picture.clamp(0, 1)
+    if picture.shape[0] == 3:
+        return picture.permute(1, 2, 0).nan_to_num(1.0).numpy()
+    return picture.mean(0).numpy()
+
+
+def title(drawn: Drawn) -> str:
+    """Kind, depth and name."""
+    return f"{numbered(drawn)}\n{shortened(drawn.gate.name)}"
+
+
+def numbered(drawn: Drawn) -> str:
+    """Kind and depth, as in "where 2 of 3"."""
+    kind = drawn.gate.kind
+    return f"{kind} {drawn.depth + 1} of {drawn.of}" if drawn.of > 1 else kind
+
+
+def shortened(name: str) -> str:
+    """A gate's name in at most 24 letters: its site, and which of the site's gates it is.
+
+    >>> shortened("stages.0.0.bn2.attention.gates.spatial")
+    'stages.0.0.bn2 spatial'
+    >>> shortened("encoder.stages.2.layers.1.attention")
+    'encoder.sta…s.2.layers.1'
+    """
+    site, _, gate = name.partition(".attention")
+    text = f"{site} {gate.removeprefix('.gates').removeprefix('.')}".strip()
+    return text if len(text) <= 24 else f"{text[:11]}…{text[-12:]}"
+
+
+def side(axes: Any, text: str) -> None:
+    """A label to the left."""
     axes.set_ylabel(text, fontsize=7, rotation=0, ha="right", va="center", parse_math=False)
 
 
-def _bare(axes: Any) -> None:
+def bare(axes: Any) -> None:
+    """Without ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def cam_colours(cam: Cam, row: int) -> Colours:
+    """From 0, which does not speak for the class, to the sample's largest value."""
+    largest = cam.values[row].max().item()
+    return Colours(CAM_COLOURS, Normalize(0, largest if largest > 0 else 1.0))
+
+
+def _side_by_side(clip: Tensor, gap: int) -> Tensor:
+    """(C, T, H, W) as (C, H, T·(W + gap) - gap)."""
+    padded = F.pad(clip, (0, gap), value=float("nan"))
+    return padded.permute(0, 2, 1, 3).flatten(2)[..., :-gap]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from whatwhere import checkpoints
 from whatwhere.files import read_json, write_json
 from whatwhere.look import diagnose
-from whatwhere.look.pictures import gate_figure
+from whatwhere.look.pictures import figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
 from whatwhere.study.settings import StudySettings, Variant
@@ -143,6 +143,7 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
             "backbone": trial.settings.backbone,
             "classes": study_data.classes,
             "shape": study_data.shape,
+            "stored": study_data.stored,
             "width": trial.variant.width,
             "mean": study_data.mean,
             "std": study_data.std,
@@ -235,9 +236,15 @@ def _draw(trial: Trial, network: nn.Module, study_data: StudyData) -> str:
     chosen = list(spread)[:PICTURED_SAMPLES]
     samples: Tensor = torch.stack([study_data.test[index][0] for index in chosen])
     titles = [study_data.classes[study_data.test[index][1]] for index in chosen]
-    figure = gate_figure(network, samples, display=study_data.unnormalise(samples), titles=titles)
+    drawn = figure(
+        network,
+        samples,
+        display=study_data.unnormalise(samples),
+        titles=titles,
+        grad_cam=False,
+    )
     path = trial.folder / "gates.png"
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    drawn.savefig(path, dpi=110, bbox_inches="tight")
     return str(path.relative_to(trial.run))
 
 

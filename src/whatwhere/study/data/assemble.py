@@ -64,6 +64,7 @@ def assemble(found: Found, settings: DataSettings) -> StudyData:
         mean=scale.mean,
         std=scale.std,
         value_range=value_range,
+        stored=parts["train"].samples[int(parts["train"].rows[0])].shape[-1],
     )
 
 

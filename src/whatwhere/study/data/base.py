@@ -196,6 +196,7 @@ class StudyData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: tuple[float, float]  # what unnormalise maps to 0 and 1
+    stored: int  # last axis of a sample as kept, of which evaluation sees the centre
 
     @property
     def ndim(self) -> int:
