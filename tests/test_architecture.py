@@ -27,8 +27,10 @@ LEVELS = {
     "export_command": 6,
     "inputs": 6,
     "look_command": 7,
-    "cli": 8,
-    "__main__": 9,
+    "serve": 7,
+    "serve_command": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

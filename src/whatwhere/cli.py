@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert``, ``export``, ``serve``."""
+"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and what is beside."""
 
 import shlex
 import sys

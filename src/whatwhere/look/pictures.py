@@ -1,6 +1,6 @@
 """Drawing the gates of a network over the samples they were computed on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from matplotlib.cm import ScalarMappable
@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from whatwhere.checks import check_choice
 from whatwhere.gates import Kind
 from whatwhere.look import layouts
 from whatwhere.look.cam import answers
@@ -28,6 +29,7 @@ def figure(
     titles: Sequence[str] | None = None,
     box: Box | None = None,
     volume: bool = False,
+    gates: Collection[str] | None = None,
     grad_cam: bool = True,
     plain: nn.Module | None = None,
     target: int | None = None,
@@ -53,6 +55,8 @@ def figure(
         box: left, top, right and bottom of the part of ``display`` that x is, in its pixels; all
             of it if not given.
         volume: draw (n, C, D, H, W) as the middle slices of volumes, not as frames.
+        gates: names of those to draw, on the colours of all; all if not given. None of them, (),
+            leaves Grad-CAM, of a network without gates too.
         grad_cam: draw what the answer rests on as well, which needs a classifier and captum.
         plain: another network, as without gates, for its Grad-CAM of the same class.
         target: the class of Grad-CAM; if not given, each sample's answer of ``model``.
@@ -70,11 +74,15 @@ def figure(
     looks = _looks(x, display, titles, box, volume)
     if not grad_cam and (plain is not None or target is not None):
         raise ValueError("figure: plain and target are for Grad-CAM, got grad_cam=False")
-    gates, left_out = _choose(_drawn(maps(model, x)))
+    every = _drawn(maps(model, x)) if gates is None or len(gates) > 0 else []
+    wanted = [drawn.gate.name for drawn in every] if gates is None else gates
+    for name in wanted:
+        check_choice("figure", "gates", name, [drawn.gate.name for drawn in every])
+    chosen, left_out = _choose([drawn for drawn in every if drawn.gate.name in wanted])
     cams = _cams(model, x, plain, target) if grad_cam else []
-    mapped = [drawn for drawn in gates if drawn.gate.kind != "what"]
-    colours = colours_of(mapped)
-    laid, axes = layouts.draw(layouts.Sheet(gates, cams, looks, colours))
+    mapped = [drawn for drawn in chosen if drawn.gate.kind != "what"]
+    colours = colours_of([drawn for drawn in every if drawn.gate.kind != "what"])
+    laid, axes = layouts.draw(layouts.Sheet(chosen, cams, looks, colours))
     if left_out:
         laid.suptitle(left_out, fontsize=9, color="#555555", parse_math=False)
     if axes:

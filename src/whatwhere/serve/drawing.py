@@ -35,14 +35,14 @@ def variant_picture(model: nn.Module, given: Input, place: Place | None) -> Imag
 
 
 def thumbnail(given: Input) -> NDArray[np.uint8]:
-    """A small picture (H, W, 3) of an input: the middle of a clip or volume, curves of a sequence."""
+    """A small picture (H, W, 3) of an input: of clips and volumes the middle, else all."""
     display = given.display
     if given.kind == "sequence":
         figure = Figure(figsize=(1.5, 1.5), dpi=THUMBNAIL / 1.5, layout="constrained")
         axes = figure.add_subplot()
         axes.plot(display.T.numpy(), lw=0.8)
         axes.set_axis_off()
-        return np.asarray(_pixels(figure, THUMBNAIL / 1.5).convert("RGB"))
+        return np.asarray(_pixels(figure, THUMBNAIL / 1.5, margin=0).convert("RGB"))
     plane = display if display.ndim == 3 else display[:, display.shape[1] // 2]
     plane = plane if len(plane) == 3 else plane.mean(0, keepdim=True).expand(3, -1, -1)
     image = Image.fromarray((plane.permute(1, 2, 0) * 255).round().byte().numpy())
@@ -66,12 +66,13 @@ def _drawn(model: nn.Module, given: Input, gates: Sequence[str]) -> Image.Image:
         volume=given.kind == "volume",
         gates=gates,
     )
-    return _pixels(figure, DPI)
+    # Gradio's buttons are in the corner.
+    return _pixels(figure, DPI, margin=0.35)
 
 
-def _pixels(figure: Figure, dpi: float) -> Image.Image:
+def _pixels(figure: Figure, dpi: float, *, margin: float) -> Image.Image:
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=margin)
     with Image.open(buffer) as image:
         image.load()
         return image

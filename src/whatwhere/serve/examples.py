@@ -34,8 +34,8 @@ def test_data(run: Path) -> StudyData:
 
 def offered(found: StudyData, *, source: str) -> tuple[Input, ...]:
     """Test samples, evenly from the whole test set, named by their class."""
-    of_three: Kind = "video" if source == "clips" else "volume"
-    kind: Kind = {1: "sequence", 2: "image"}.get(found.ndim, of_three)
+    kinds: dict[int, Kind] = {1: "sequence", 2: "image", 3: "volume"}
+    kind: Kind = "video" if source == "clips" else kinds[found.ndim]
     made = []
     for row in _evenly(len(found.test), OFFERED):
         x, label = found.test[row]

@@ -61,6 +61,7 @@ class GatesTab:
         self.depth = gr.Slider(1, 2, value=1, step=1, elem_id="depth")
         self.picture = gr.Image(
             label="Gates at this depth",
+            show_label=False,
             interactive=False,
             format="png",
             buttons=["download", "fullscreen"],
@@ -93,13 +94,13 @@ class GatesTab:
         """The switches and the slider of a network."""
         found = self.served.places(title)
         choices = [
-            (f"{depth} {kind}", name)
+            (f"{kind} {depth}", name)
             for depth, place in enumerate(found, start=1)
             for name, kind in place.gates.items()
         ]
         return (
             gr.CheckboxGroup(choices=choices, value=[], visible=len(choices) > 0),
-            gr.Slider(maximum=max(2, len(found)), value=max(1, len(found)), visible=len(found) > 1),
+            gr.Slider(maximum=max(2, len(found)), value=1, visible=len(found) > 1),
         )
 
     def _answer(

@@ -24,21 +24,6 @@ QUICK: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 FORGET = 3600  # seconds after which what a visitor uploaded is deleted
 
 
-class Upload(gr.File):
-    """A drop zone that takes what the browser sends, and fetches nothing.
-
-    Gradio's own downloads an address that is sent in the place of a file.
-    """
-
-    is_template = True  # it looks like its parent
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> Any:
-        """The file in Gradio's folder; an address is refused."""
-        if is_http_url_like(str(url_or_file_path)):
-            raise gr.Error("expected a file, got an address, which is not fetched")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
 def build(site: Site) -> gr.Blocks:
     """The page."""
     served, offered = site.served, site.offered
@@ -77,11 +62,12 @@ def build(site: Site) -> gr.Blocks:
 
 
 def _inputs(offered: Sequence[Input]) -> tuple[gr.File, gr.Markdown, gr.Gallery]:
-    file = Upload(
-        label=f"An image, a clip of up to {SECONDS // 60} minutes, or .npz; {MEGABYTES} MB at most",
-        height=130,
+    file = gr.File(
+        label=f"Image, clip (up to {SECONDS // 60} min) or .npz, {MEGABYTES} MB at most",
+        height=170,
         elem_id="upload",
     )
+    _fetch_nothing(file)
     said = gr.Markdown("", elem_id="said")
     gallery = gr.Gallery(
         [(thumbnail(each), each.name) for each in offered],
@@ -97,6 +83,18 @@ def _inputs(offered: Sequence[Input]) -> tuple[gr.File, gr.Markdown, gr.Gallery]
         elem_id="examples",
     )
     return file, said, gallery
+
+
+def _fetch_nothing(file: gr.File) -> None:
+    """Have a drop zone take files alone: Gradio's downloads an address that is sent for one."""
+    into_cache = file.async_move_resource_to_block_cache
+
+    async def of_a_file(url_or_file_path: Any) -> Any:
+        if is_http_url_like(str(url_or_file_path)):
+            raise gr.Error("expected a file, got an address, which is not fetched")
+        return await into_cache(url_or_file_path)
+
+    file.async_move_resource_to_block_cache = of_a_file
 
 
 def _take(served: Served) -> Callable[[str], tuple[Any, Any, None]]:

@@ -28,15 +28,10 @@ def free_port(host: str, port: int | None) -> int:
                 return each
         except OSError as error:
             problem = error
+    tried = f"{host}:{asked[0]}" + (f" to {asked[-1]}" if port is None else "")
     raise ValueError(
-        f"expected a free port, {host}:{asked[0]}"
-        + (f" to {asked[-1]}" if port is None else "")
-        + f" can't be had: {problem.strerror}; "
-        + (
-            "pass --port"
-            if port is None
-            else "pass another --port, or none to have a free one found"
-        )
+        f"expected a free port, {tried} can't be had: {problem.strerror}; pass another --port"
+        + ("" if port is None else ", or none to have a free one found")
     )
 
 
