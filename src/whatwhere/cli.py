@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and what is beside."""
+"""The command line: each command of ``whatwhere``, those of files of their own included."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.look_command import look
 from whatwhere.serve_command import serve
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 
 
 app.command()(export)
+app.command()(look)
 app.command()(serve)
 
 

@@ -11,6 +11,7 @@ from whatwhere.look.panels import LEAST_SPAN, QUIET, Drawn, bare, shortened
 BAR = "#0072B2"
 COLUMNS = 4  # of gates on a page
 SHOWN = 2  # most used channels whose maps are drawn, and as many least used
+SHOWN_ALONE = 6  # of a gate that has the page to itself
 
 
 def bars(axes: Any, weights: Tensor, *, start: float, span: float) -> None:
@@ -54,7 +55,7 @@ def channels_in(figure: Any, whats: Sequence[Drawn]) -> None:
     cells = figure.subfigures(lines, columns, squeeze=False).flatten()
     span = _span(whats)
     for cell, drawn in zip(cells, whats, strict=False):
-        chosen = used(drawn, 0, SHOWN)
+        chosen = used(drawn, 0, SHOWN if len(whats) > 1 else SHOWN_ALONE)
         shape = [["bars"] * max(len(chosen), 1)]
         if chosen:
             shape.append([str(channel) for channel, _, _ in chosen])

@@ -1,6 +1,6 @@
 """Drawing the gates of a network over the samples they were computed on."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.cm import ScalarMappable
@@ -8,7 +8,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from whatwhere.checks import check_choice
 from whatwhere.gates import Kind
 from whatwhere.look import layouts
 from whatwhere.look.cam import answers
@@ -29,10 +28,10 @@ def figure(
     titles: Sequence[str] | None = None,
     box: Box | None = None,
     volume: bool = False,
-    gates: Collection[str] | None = None,
     grad_cam: bool = True,
     plain: nn.Module | None = None,
     target: int | None = None,
+    only: Sequence[str] | None = None,
 ) -> Figure:
     """Draw what every gate does to one sample or a few.
 
@@ -55,11 +54,12 @@ def figure(
         box: left, top, right and bottom of the part of ``display`` that x is, in its pixels; all
             of it if not given.
         volume: draw (n, C, D, H, W) as the middle slices of volumes, not as frames.
-        gates: names of those to draw, on the colours of all; all if not given. None of them, (),
-            leaves Grad-CAM, of a network without gates too.
         grad_cam: draw what the answer rests on as well, which needs a classifier and captum.
         plain: another network, as without gates, for its Grad-CAM of the same class.
         target: the class of Grad-CAM; if not given, each sample's answer of ``model``.
+        only: the names of the gates to draw, as in ``maps``; all if not given. The colours then
+            span the values of these. None of them, (), leaves Grad-CAM, for which the network
+            needs no gates.
 
     Raises:
         ValueError: no gates, or arguments that do not fit the samples or each other.
@@ -74,15 +74,14 @@ def figure(
     looks = _looks(x, display, titles, box, volume)
     if not grad_cam and (plain is not None or target is not None):
         raise ValueError("figure: plain and target are for Grad-CAM, got grad_cam=False")
-    every = _drawn(maps(model, x)) if gates is None or len(gates) > 0 else []
-    wanted = [drawn.gate.name for drawn in every] if gates is None else gates
-    for name in wanted:
-        check_choice("figure", "gates", name, [drawn.gate.name for drawn in every])
-    chosen, left_out = _choose([drawn for drawn in every if drawn.gate.name in wanted])
+    bare = only is not None and len(only) == 0
+    if bare and not grad_cam:
+        raise ValueError("figure: expected gates or Grad-CAM to draw, got neither")
+    gates, left_out = _choose([] if bare else _only(drawn_of(maps(model, x)), only))
     cams = _cams(model, x, plain, target) if grad_cam else []
-    mapped = [drawn for drawn in chosen if drawn.gate.kind != "what"]
-    colours = colours_of([drawn for drawn in every if drawn.gate.kind != "what"])
-    laid, axes = layouts.draw(layouts.Sheet(chosen, cams, looks, colours))
+    mapped = [drawn for drawn in gates if drawn.gate.kind != "what"]
+    colours = colours_of(mapped)
+    laid, axes = layouts.draw(layouts.Sheet(gates, cams, looks, colours))
     if left_out:
         laid.suptitle(left_out, fontsize=9, color="#555555", parse_math=False)
     if axes:
@@ -117,7 +116,8 @@ def _looks(
     return Looks(display.cpu().float(), names, box, volume)
 
 
-def _drawn(found: dict[str, GateMap]) -> list[Drawn]:
+def drawn_of(found: Mapping[str, GateMap]) -> list[Drawn]:
+    """The gates with their values as they are drawn, each with its place among its kind."""
     groups: dict[str, list[str]] = {}
     for name, gate in found.items():
         groups.setdefault(_group(gate.kind), []).append(name)
@@ -131,18 +131,31 @@ def _drawn(found: dict[str, GateMap]) -> list[Drawn]:
     return drawn
 
 
+def _only(gates: list[Drawn], names: Sequence[str] | None) -> list[Drawn]:
+    if names is None:
+        return gates
+    known = [drawn.gate.name for drawn in gates]
+    if set(names) - set(known):
+        raise ValueError(
+            f"figure: expected only to be names of gates, of {', '.join(known)}, got {list(names)}"
+        )
+    return [drawn for drawn in gates if drawn.gate.name in names]
+
+
 def _group(kind: Kind) -> str:
     return "where" if kind == "joint" else kind
 
 
 def _choose(gates: list[Drawn]) -> tuple[list[Drawn], str]:
     """At most ``MOST`` gates of a kind, evenly by depth, and words for what is left out."""
-    chosen = [drawn for drawn in gates if drawn.depth in evenly(drawn.of, MOST)]
+    kept: set[str] = set()
     words = []
     for group in ("where", "what", "when"):
-        count = next((drawn.of for drawn in gates if _group(drawn.gate.kind) == group), 0)
-        if count > MOST:
-            words.append(f"{MOST} of {count} {group} gates")
+        names = [drawn.gate.name for drawn in gates if _group(drawn.gate.kind) == group]
+        kept.update(names[place] for place in evenly(len(names), MOST))
+        if len(names) > MOST:
+            words.append(f"{MOST} of {len(names)} {group} gates")
+    chosen = [drawn for drawn in gates if drawn.gate.name in kept]
     return chosen, f"{', '.join(words)}, evenly by depth" if words else ""
 
 

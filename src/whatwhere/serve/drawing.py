@@ -64,7 +64,7 @@ def _drawn(model: nn.Module, given: Input, gates: Sequence[str]) -> Image.Image:
         display=display,
         box=given.box,
         volume=given.kind == "volume",
-        gates=gates,
+        only=gates,
     )
     # Gradio's buttons are in the corner.
     return _pixels(figure, DPI, margin=0.35)
