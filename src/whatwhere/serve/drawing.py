@@ -67,7 +67,7 @@ def _drawn(model: nn.Module, given: Input, gates: Sequence[str]) -> Image.Image:
         only=gates,
     )
     # Gradio's buttons are in the corner.
-    return _pixels(figure, DPI, margin=0.35)
+    return _pixels(figure, DPI, margin=0.45)
 
 
 def _pixels(figure: Figure, dpi: float, *, margin: float) -> Image.Image:

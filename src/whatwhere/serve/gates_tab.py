@@ -1,6 +1,6 @@
 """The tab of one network: its prediction, its gates by depth, and gates switched off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,19 +9,13 @@ from torch import Tensor, nn
 from whatwhere.inputs import Input
 from whatwhere.serve.answers import Place, neutral, probabilities, switched_off
 from whatwhere.serve.drawing import place_picture
+from whatwhere.serve.events import IN_TURN, told
 from whatwhere.serve.state import Served
 from whatwhere.serve.words import as_bars, in_words
 
 TOP = 5  # classes shown
 ONE = "1, as if it were not there"
 MEAN = "its mean over test samples"
-# Whatever needs a network waits in one line.
-IN_TURN: Mapping[str, Any] = {
-    "concurrency_id": "network",
-    "concurrency_limit": 1,
-    "api_visibility": "private",
-    "show_progress": "minimal",
-}
 
 
 class GatesTab:
@@ -30,7 +24,8 @@ class GatesTab:
     def __init__(self, served: Served, given: gr.State) -> None:
         self.served = served
         titles = list(served.members)
-        first = next((title for title in titles if served.places(title)), titles[0])
+        gated = [title for title, member in served.members.items() if member.sites > 0]
+        first = gated[0] if gated else titles[0]
         self.network = gr.Dropdown(
             titles, value=first, label="Network", visible=len(titles) > 1, elem_id="network"
         )
@@ -90,6 +85,7 @@ class GatesTab:
                 self._answer, self._takes, self._gives, trigger_mode="always_last", **IN_TURN
             )
 
+    @told
     def _offer(self, title: str) -> tuple[Any, Any]:
         """The switches and the slider of a network."""
         found = self.served.places(title)
@@ -103,11 +99,13 @@ class GatesTab:
             gr.Slider(maximum=max(2, len(found)), value=1, visible=len(found) > 1),
         )
 
+    @told
     def _answer(
         self, given: Input | None, title: str, off: Sequence[str], stand_in: str, depth: int
     ) -> tuple[Any, ...]:
         if given is None:
-            return (None, gr.Label(visible=False), "", gr.skip(), None)
+            nothing = "Drop a file, or choose a sample."
+            return None, gr.Label(visible=False), nothing, gr.skip(), None
         classes = self.served.classes
         found = self.served.places(title)
         place = found[min(depth, len(found)) - 1] if found else None

@@ -3,7 +3,7 @@
 It is imported inside ``server.own_folder`` only: Gradio reads its environment on import.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from gradio_client.utils import is_http_url_like
 
 from whatwhere.inputs import Input
 from whatwhere.serve.drawing import thumbnail
+from whatwhere.serve.events import QUICK
 from whatwhere.serve.gates_tab import GatesTab
 from whatwhere.serve.opening import Site
 from whatwhere.serve.state import Served
@@ -20,8 +21,8 @@ from whatwhere.serve.uploads import MEGABYTES, SECONDS, UploadError, take
 from whatwhere.serve.variants_tab import VariantsTab
 from whatwhere.serve.words import plainly
 
-QUICK: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-FORGET = 3600  # seconds after which what a visitor uploaded is deleted
+KEPT = 900  # seconds for which files lie in the page's folder
+FORGET = 3600  # seconds after which a visitor's input is forgotten
 
 
 def build(site: Site) -> gr.Blocks:
@@ -29,7 +30,7 @@ def build(site: Site) -> gr.Blocks:
     served, offered = site.served, site.offered
     notes = "\n\n".join(map(plainly, site.notes))
     with gr.Blocks(
-        title=f"{site.name} · whatwhere", fill_width=True, delete_cache=(FORGET // 4, FORGET)
+        title=f"{site.name} · whatwhere", fill_width=True, delete_cache=(KEPT, KEPT)
     ) as page:
         given = gr.State(None, time_to_live=FORGET)
         gr.Markdown(f"## {plainly(site.name)}\n{notes}")
@@ -69,9 +70,11 @@ def _inputs(offered: Sequence[Input]) -> tuple[gr.File, gr.Markdown, gr.Gallery]
     )
     _fetch_nothing(file)
     said = gr.Markdown("", elem_id="said")
+    if offered:
+        gr.Markdown("Or try a test sample:")
     gallery = gr.Gallery(
         [(thumbnail(each), each.name) for each in offered],
-        label="Test samples to try",
+        show_label=False,
         columns=4,
         height=420,
         object_fit="contain",
@@ -106,8 +109,6 @@ def _take(served: Served) -> Callable[[str], tuple[Any, Any, None]]:
             given = take(Path(path), served.preparation)
         except UploadError as error:
             return gr.skip(), f"⚠️ **{plainly(name)}** was not taken: {plainly(str(error))}", None
-        finally:
-            Path(path).unlink(missing_ok=True)
         return given, f"Shown: **{plainly(name)}**", None
 
     return taken

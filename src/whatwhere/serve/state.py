@@ -30,6 +30,7 @@ class Member:
         facts: of the checkpoint.
         variant: of the study; of a checkpoint alone its title.
         seed: of the study; of a checkpoint alone 0.
+        sites: how many places with gates the file says it has.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Member:
     facts: Mapping[str, Any]
     variant: str
     seed: int
+    sites: int
 
 
 def members_of(path: Path) -> tuple[Member, ...]:
@@ -48,7 +50,8 @@ def members_of(path: Path) -> tuple[Member, ...]:
         ValueError: there are none, or a file is no checkpoint.
     """
     if path.is_file():
-        return (Member(path.stem, path, describe(path)["facts"], path.stem, 0),)
+        said = describe(path)
+        return (Member(path.stem, path, said["facts"], path.stem, 0, len(said["gates"])),)
     if not path.exists():
         raise ValueError(f"expected a checkpoint or a study's folder, {path} does not exist")
     study = read_json(path / "study.json")
@@ -62,10 +65,12 @@ def members_of(path: Path) -> tuple[Member, ...]:
     order = list(widths)
     found = []
     for file in files:
-        facts = describe(file)["facts"]
+        said = describe(file)
+        facts = said["facts"]
         variant, seed = facts["variant"], facts["seed"]
         if widths.get(variant) == facts["width"]:  # not the control of before it was extended
-            found.append(Member(f"{variant}, seed {seed}", file, facts, variant, seed))
+            title = f"{variant}, seed {seed}"
+            found.append(Member(title, file, facts, variant, seed, len(said["gates"])))
     found.sort(key=lambda member: (order.index(member.variant), member.seed))
     return tuple(found)
 

@@ -8,9 +8,9 @@ import gradio as gr
 from whatwhere.inputs import Input
 from whatwhere.serve.answers import probabilities
 from whatwhere.serve.drawing import variant_picture
-from whatwhere.serve.gates_tab import IN_TURN
+from whatwhere.serve.events import IN_TURN, QUICK, told
 from whatwhere.serve.state import Served
-from whatwhere.serve.words import as_bars
+from whatwhere.serve.words import as_bars, plainly
 
 TOP = 3
 
@@ -22,7 +22,7 @@ class VariantsTab:
         self.served = served
         self.variants = list(dict.fromkeys(each.variant for each in served.members.values()))
         seeds = sorted({each.seed for each in served.members.values()})
-        deepest = max(len(served.places(title)) for title in served.members)
+        deepest = max(each.sites for each in served.members.values())
         self.open = gr.State(False)
         with gr.Row():
             self.seed = gr.Radio(seeds, value=seeds[0], label="Seed", scale=1, elem_id="seed")
@@ -38,17 +38,17 @@ class VariantsTab:
         self._gives: list[Any] = []
         for variant in self.variants:
             with gr.Row(equal_height=False):
-                self._gives += [
-                    gr.Label(label=variant, num_top_classes=TOP, scale=1, min_width=220),
-                    gr.Image(
-                        label=variant,
-                        show_label=False,
-                        interactive=False,
-                        format="png",
-                        buttons=["download", "fullscreen"],
-                        scale=3,
-                    ),
-                ]
+                with gr.Column(scale=1, min_width=220):
+                    gr.Markdown(f"**{plainly(variant)}**")
+                    bars = gr.Label(show_label=False, num_top_classes=TOP)
+                picture = gr.Image(
+                    show_label=False,
+                    interactive=False,
+                    format="png",
+                    buttons=["download", "fullscreen"],
+                    scale=3,
+                )
+            self._gives += [bars, picture]
         self._takes = [given, self.open, self.seed, self.depth]
         for each in (self.seed, self.depth):
             each.input(
@@ -61,10 +61,11 @@ class VariantsTab:
 
     def show_while_open(self, tab: gr.Tab, others: Sequence[gr.Tab]) -> None:
         """Compare when this tab is opened, and nothing while another is."""
-        self.show_after(tab.select(lambda: True, None, self.open, api_visibility="private"))
+        self.show_after(tab.select(lambda: True, None, self.open, **QUICK))
         for other in others:
-            other.select(lambda: False, None, self.open, api_visibility="private")
+            other.select(lambda: False, None, self.open, **QUICK)
 
+    @told
     def _compare(self, given: Input | None, is_open: bool, seed: int, depth: int) -> Any:
         if given is None or not is_open:
             return [gr.skip()] * len(self._gives)
