@@ -31,12 +31,16 @@ def serve(
     """
     from whatwhere.serve.opening import opened
     from whatwhere.serve.server import free_port, own_folder, serving
-    from whatwhere.study.costs import parse_shape
 
     chosen = free_port(host, port)
+    sizes = None
+    if shape is not None:
+        from whatwhere.study.costs import parse_shape
+
+        sizes = parse_shape(shape)
     site = opened(
         path,
-        shape=None if shape is None else parse_shape(shape),
+        shape=sizes,
         with_examples=examples,
         trust=() if trust is None else trust,
         tell=typer.echo,

@@ -24,6 +24,6 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except ValueError as error:
-            raise gr.Error(str(error), duration=None) from error
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
 
     return telling

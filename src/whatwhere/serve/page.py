@@ -94,7 +94,9 @@ def _fetch_nothing(file: gr.File) -> None:
 
     async def of_a_file(url_or_file_path: Any) -> Any:
         if is_http_url_like(str(url_or_file_path)):
-            raise gr.Error("expected a file, got an address, which is not fetched")
+            raise gr.Error(
+                "expected a file, got an address, which is not fetched", print_exception=False
+            )
         return await into_cache(url_or_file_path)
 
     file.async_move_resource_to_block_cache = of_a_file

@@ -25,7 +25,7 @@ FRAMES = 7200  # of a clip, or of an animation
 ARRAY_MEGABYTES = 256  # of all arrays of a file
 
 # Others of Pillow's readers start programs, or are hardly ever what was meant.
-IMAGES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+IMAGES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Others of FFmpeg's read playlists, which name further files and addresses.
 CLIPS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"
 
