@@ -9,7 +9,10 @@ import typer
 def look(
     checkpoint: Annotated[Path, typer.Argument(help="a file of whatwhere.save")],
     inputs: Annotated[
-        list[Path], typer.Argument(help="images, folders of them, videos, .npz or .npy files")
+        list[Path],
+        typer.Argument(
+            help="images, folders of them, videos, .npz or .npy; digits or clips: embedded"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="folder to write to, one below it per input")] = Path(
         "runs/look"
@@ -22,6 +25,9 @@ def look(
     frames: Annotated[
         int | None, typer.Option(min=1, help="of a video, for a network of images; 24")
     ] = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="arrays (D, H, W) are volumes, not frames")
+    ] = False,
     shape: Annotated[
         str | None, typer.Option(help="of one input, as in 3x224x224, if the file doesn't say")
     ] = None,
@@ -50,9 +56,9 @@ def look(
     model = load(checkpoint, trust=trusted).eval()
     beside = plain_of(checkpoint) if plain is None else plain
     other = None if beside is None else load(beside, trust=trusted).eval()
-    found, skipped = read(inputs, preparation, frames=frames, most=samples)
-    for each in skipped:
-        typer.echo(f"skipped {each.path}: {each.reason}", err=True)
+    found, skipped = read(inputs, preparation, frames=frames, volumes=volumes, most=samples)
+    for bad in skipped:
+        typer.echo(f"skipped {bad.path}: {bad.reason}", err=True)
     if beside is not None:
         typer.echo(f"Grad-CAM of {beside} beside it")
 

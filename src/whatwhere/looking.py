@@ -13,8 +13,8 @@ from whatwhere.files import write_bytes
 from whatwhere.inputs import Input
 from whatwhere.look import maps
 from whatwhere.look.film import film, gif, mp4
-from whatwhere.look.panels import evenly
 from whatwhere.look.pictures import figure
+from whatwhere.look.spread import evenly
 
 ANSWERS = 3  # likeliest classes that are told
 ROWS = 4  # frames of a video that an overview of a network of images shows

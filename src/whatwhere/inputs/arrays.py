@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whatwhere.inputs.preparation import InputError
+from whatwhere.look.spread import evenly
 
 # Of a study's file the samples that it was tested on come first.
 SPLITS = ("test", "val", "train")
@@ -39,7 +40,7 @@ def read_arrays(path: Path, ndim: int, most: int) -> tuple[list[int], list[Tenso
         }[ndim]
         raise InputError(f"expected an array {wanted}, got {name} of shape {shape}")
     count = min(most, len(batch))
-    rows = [round(i * (len(batch) - 1) / max(count - 1, 1)) for i in range(count)]
+    rows = evenly(len(batch), count)
     chosen = np.ascontiguousarray(batch[rows])
     return rows, list(torch.from_numpy(_values(name, chosen, dtype, ndim)))
 

@@ -14,11 +14,14 @@ from torchvision.transforms.v2 import functional as v2
 from whatwhere.inputs.arrays import read_arrays
 from whatwhere.inputs.preparation import InputError, Preparation
 from whatwhere.inputs.video import read_frames
+from whatwhere.look.spread import evenly
+from whatwhere.study.data import DataSettings, load
 from whatwhere.study.data.base import SkippedFile
 from whatwhere.study.data.pixels import to_pixels
 
 Kind = Literal["image", "video", "volume", "sequence"]
 
+EMBEDDED = ("digits", "clips")
 LARGEST = 2**27  # pixels of an image
 DISPLAYED = 768  # the longer side of a picture to look at, at most
 MOVING = 24  # frames of a video that a network of images is run on, if not told
@@ -51,6 +54,7 @@ def read_one(
     preparation: Preparation,
     *,
     frames: int | None = None,
+    volumes: bool = False,
 ) -> Input:
     """Read one file, whatever its name says: what it is, decoding it shows.
 
@@ -61,12 +65,13 @@ def read_one(
         path: an image, a video, or an ``.npz`` or ``.npy`` of arrays.
         preparation: what the network takes.
         frames: of a video, for a network of images; 24 if not given.
+        volumes: whether arrays (D, H, W) are volumes; else they are the frames of a video.
 
     Raises:
         InputError: the file is none of these, or not for this network; one line that says why.
         OSError: it is not there, or not to be read.
     """
-    return _samples(Path(path), preparation, frames=frames, most=1)[0]
+    return _samples(Path(path), preparation, frames=frames, volumes=volumes, most=1)[0]
 
 
 def read(
@@ -74,15 +79,17 @@ def read(
     preparation: Preparation,
     *,
     frames: int | None = None,
+    volumes: bool = False,
     most: int = 4,
 ) -> tuple[list[Input], list[SkippedFile]]:
     """Read files, and those in folders; what cannot be read is told, and the others go on.
 
     Args:
-        paths: files and folders.
+        paths: files and folders; "digits" and "clips" are the embedded sets, if no files.
         preparation: what the network takes.
         frames: as of ``read_one``.
-        most: so many samples of an ``.npz``, evenly chosen.
+        volumes: likewise.
+        most: so many samples of an ``.npz`` or of an embedded set, evenly chosen.
 
     Raises:
         InputError: none can be read.
@@ -91,13 +98,36 @@ def read(
     skipped: list[SkippedFile] = []
     for path in expand(paths):
         try:
-            found += _samples(path, preparation, frames=frames, most=most)
+            if str(path) in EMBEDDED and not path.exists():
+                found += embedded(str(path), preparation, most)  # type: ignore[arg-type]
+                continue
+            found += _samples(path, preparation, frames=frames, volumes=volumes, most=most)
         except (InputError, OSError) as error:
             skipped.append(SkippedFile(str(path), str(error)))
     if not found:
         listed = "; ".join(f"{each.path}: {each.reason}" for each in skipped)
         raise InputError(f"expected at least one input, got none. {listed}".strip())
     return found, skipped
+
+
+def embedded(name: Literal["digits", "clips"], preparation: Preparation, most: int) -> list[Input]:
+    """Test samples of an embedded set of ``compare``, evenly chosen.
+
+    Raises:
+        InputError: the network takes others.
+    """
+    data = load(DataSettings(source=name))
+    if data.shape != preparation.shape:
+        raise InputError(
+            f"{name} are of shape {data.shape}, the network takes {_shape(preparation)}"
+        )
+    found = []
+    for row in evenly(len(data.test), most):
+        unit = data.unnormalise(data.test[row][0])
+        x = preparation.normalised(unit)[None]
+        kind: Kind = "image" if data.ndim == 2 else "video"
+        found.append(Input(f"{name}[{row}]", kind, x, unit, None))
+    return found
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -116,11 +146,13 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in path.parts)
 
 
-def _samples(path: Path, preparation: Preparation, *, frames: int | None, most: int) -> list[Input]:
+def _samples(
+    path: Path, preparation: Preparation, *, frames: int | None, volumes: bool, most: int
+) -> list[Input]:
     with path.open("rb") as file:
         start = file.read(8)
     if start[:2] == b"PK" or start[:6] == b"\x93NUMPY":
-        return _of_arrays(path, preparation, most)
+        return _of_arrays(path, preparation, volumes, most)
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
@@ -161,27 +193,27 @@ def _of_video(path: Path, preparation: Preparation, frames: int | None) -> Input
     return Input(path.name, "video", x, display, _box(display, preparation))
 
 
-def _of_arrays(path: Path, preparation: Preparation, most: int) -> list[Input]:
-    kind: Kind = {1: "sequence", 2: "image", 3: "volume"}[preparation.ndim]  # type: ignore[assignment]
+def _of_arrays(path: Path, preparation: Preparation, volumes: bool, most: int) -> list[Input]:
     found = []
     rows, samples = read_arrays(path, preparation.ndim, most)
     for row, sample in zip(rows, samples, strict=True):
         name = path.name if len(rows) == 1 else f"{path.name}[{row}]"
-        if kind == "sequence":
+        if preparation.ndim == 1:
             if len(sample) != preparation.shape[0]:
                 raise InputError(
                     f"sequences of {len(sample)} channels, and the network takes "
                     f"{_shape(preparation)}"
                 )
-            found.append(Input(name, kind, preparation.normalised(sample)[None], sample, None))
-        elif kind == "volume":
+            x = preparation.normalised(sample)[None]
+            found.append(Input(name, "sequence", x, sample, None))
+        elif preparation.ndim == 3:
             unit = preparation.channels(sample) / 255
-            display = unit if len(unit) in (1, 3) else unit.mean(0, keepdim=True)
-            found.append(Input(name, kind, preparation.normalised(unit)[None], display, None))
+            kind: Kind = "volume" if volumes else "video"
+            found.append(Input(name, kind, preparation.normalised(unit)[None], sample / 255, None))
         else:
             x = preparation.image(sample)[None]
             display = _displayed(sample[None])[0]
-            found.append(Input(name, kind, x, display, _box(display, preparation)))
+            found.append(Input(name, "image", x, display, _box(display, preparation)))
     return found
 
 

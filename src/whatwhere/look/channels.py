@@ -10,6 +10,7 @@ from whatwhere.look.panels import LEAST_SPAN, QUIET, Drawn, bare, shortened
 
 BAR = "#0072B2"
 COLUMNS = 4  # of gates on a page
+ALIKE = 1e-4  # weights closer than this are told apart by rounding
 SHOWN = 2  # most used channels whose maps are drawn, and as many least used
 SHOWN_ALONE = 6  # of a gate that has the page to itself
 
@@ -75,12 +76,15 @@ def channels_in(figure: Any, whats: Sequence[Drawn]) -> None:
 def used(drawn: Drawn, row: int, count: int) -> list[tuple[int, float, Tensor]]:
     """The most used channels of a sample, from the top, and the least used: (number, weight, map).
 
-    Empty where the feature map is not known or not of the gate's channels, or has one position.
+    Empty where the feature map is not known or not of the gate's channels, or has one position;
+    and where all channels are used alike.
     """
     features = drawn.gate.features
     if features is None or not channels_seen(drawn.gate) or features[0, 0].numel() < 2:
         return []
     weights = drawn.values[row].flatten()
+    if weights.max() - weights.min() < ALIKE:
+        return []
     order = weights.argsort(descending=True, stable=True).tolist()
     count = min(count, len(order) // 2)
     chosen = order[:count] + order[len(order) - count :]

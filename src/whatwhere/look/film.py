@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from whatwhere.look import panels
 from whatwhere.look.maps import maps
-from whatwhere.look.panels import Box, Drawn, evenly, placed, resized
+from whatwhere.look.panels import Box, Drawn, placed, resized
 from whatwhere.look.pictures import colour_bar, colours_of, drawn_of
+from whatwhere.look.spread import evenly
 
 MOST = 3  # where gates beside the frames, evenly by depth
 SPEED = 6  # frames a second
@@ -71,7 +73,11 @@ def gif(pictures: Sequence[Pixels]) -> bytes:
     """The pictures as a GIF that goes on and on, 6 of them a second."""
     from PIL import Image
 
-    first, *others = [Image.fromarray(each) for each in pictures]
+    # This way of choosing 256 colours keeps those of the scale, which few pixels have.
+    first, *others = [
+        Image.fromarray(each).quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        for each in pictures
+    ]
     content = BytesIO()
     first.save(
         content,
@@ -110,7 +116,7 @@ def _cover(drawn: Drawn, display: Tensor, clip: bool, box: Box | None) -> Tensor
     """The map (T, H, W) at the frames' size."""
     if clip:
         return placed(drawn.values[0], display.shape[1:], box)
-    return placed(drawn.values.transpose(0, 1)[0][:, None], display.shape[2:], box)
+    return torch.stack([placed(values, display.shape[2:], box) for values in drawn.values])
 
 
 def _pictures(

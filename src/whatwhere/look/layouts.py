@@ -13,10 +13,13 @@ from torch import Tensor
 
 from whatwhere.look import panels
 from whatwhere.look.channels import bars_in, channels_in, inches
-from whatwhere.look.panels import Cam, Colours, Drawn, Looks, evenly, placed, resized
+from whatwhere.look.panels import Cam, Colours, Drawn, Looks, placed, resized
+from whatwhere.look.spread import evenly
 
-COLUMNS = 5  # of pictures on a page
+COLUMNS = 6  # of pictures on a page, at most
 WIDTH = 10.6  # of a page, in inches
+STRIP = 0.3  # of the weights of a when gate, with two lines of text beside them
+TALLEST = 4.6  # of the pictures on it
 
 Laid = tuple[Figure, list[Any]]
 
@@ -128,11 +131,12 @@ def page(sheet: Sheet) -> Laid:
     if looks.volume:
         planes = [(f"middle of {'DHW'[axis]}", _middle(axis - 3)) for axis in range(3)]
     count = len(painted) + 1
-    columns = count if looks.volume else min(count, COLUMNS)
-    wraps = -(-count // columns)
+    wraps = 1 if looks.volume else -(-count // COLUMNS)
+    columns = -(-count // wraps)
     cell = (WIDTH - 1.0) / max(columns, 3)
     aspects = [cut(sample).shape[-2] / cut(sample).shape[-1] for _, cut in planes]
-    heights = [min(max(aspect, 0.4), 2.0) * cell + 0.4 for aspect in aspects] * wraps
+    tallest = TALLEST if len(painted) > 0 else TALLEST / 2
+    heights = [min(aspect * cell, tallest) + 0.4 for aspect in aspects] * wraps
     figure, top = _sheet_of_paper(sheet, sum(heights))
     top.suptitle(looks.titles[0], fontsize=10, parse_math=False)
     grid = top.add_gridspec(len(heights), columns, height_ratios=heights)
@@ -182,7 +186,8 @@ def clips(sheet: Sheet) -> Laid:
     whens = sheet.of_kinds("when")
     single = len(display) == 1
     line = (WIDTH - 1.8) / len(chosen) * display.shape[-2] / display.shape[-1] + 0.06
-    heights = [line * (1 + 0.32 * len(whens)) + 0.25]
+    share = STRIP / line
+    heights = [line * (1 + share * len(whens)) + 0.25]
     heights += [line] * len(sheet.painted(0, "where", "joint"))
     if sheet.whats and not single:
         heights.append(0.9)
@@ -196,7 +201,7 @@ def clips(sheet: Sheet) -> Laid:
             weights = resized(when.values[row].flatten(1), (clip.shape[1],))[0, chosen]
             strips.append((panels.title(when), weights))
         axes: Any = top.add_subplot(grid[first])
-        panels.frames(axes, clip[:, chosen], whens=strips, colours=sheet.colours)
+        panels.frames(axes, clip[:, chosen], whens=strips, share=share, colours=sheet.colours)
         axes.set_title(titles[row], fontsize=9, loc="left", parse_math=False)
         drawn.append(axes)
         for place, each in enumerate(sheet.painted(row, "where", "joint"), start=first + 1):

@@ -71,17 +71,6 @@ class Colours:
         axes.imshow(values.numpy(), cmap=self.name, norm=self.scale, **options)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` of the numbers below ``count``, evenly spread, first and last among them.
-
-    >>> evenly(3, 8), evenly(16, 4)
-    ([0, 1, 2], [0, 5, 10, 15])
-    """
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
 def resized(values: Tensor, size: Sequence[int]) -> Tensor:
     """A map (1, *positions), brought linearly to the positions of the input.
 
@@ -149,6 +138,7 @@ def frames(
     *,
     values: Tensor | None = None,
     whens: Sequence[tuple[str, Tensor]] = (),
+    share: float = 0.35,
     colours: Colours | None = None,
 ) -> None:
     """Frames (C, T, H, W) side by side, in their own aspect.
@@ -156,7 +146,8 @@ def frames(
     Args:
         values: maps (T, H, W) on top of them.
         whens: labels, and weights (T,) as strips under them, in the same axes to be aligned.
-        colours: of both.
+        share: the height of a strip, of a frame's.
+        colours: of maps and strips.
     """
     height, width = clip.shape[-2:]
     gap = max(1, width // 24)
@@ -166,16 +157,15 @@ def frames(
         colours.on(axes, _side_by_side(values[None], gap)[0], alpha=ALPHA)
     bottom = height - 0.5
     for label, weights in whens:
-        middle = bottom + 0.18 * height
+        low, high = bottom + share * height, bottom + 0.15 * share * height
         for moment, weight in enumerate(weights):
             left = moment * (width + gap) - 0.5
-            extent = (left, left + width, bottom + 0.32 * height, bottom + 0.04 * height)
             if colours is not None:
-                colours.on(axes, weight.reshape(1, 1), extent=extent)
-        axes.annotate(label, (-0.5, middle), xytext=(-4, 0), textcoords="offset points").set(
-            fontsize=7, ha="right", va="center", annotation_clip=False, parse_math=False
-        )
-        bottom += 0.32 * height
+                colours.on(axes, weight.reshape(1, 1), extent=(left, left + width, low, high))
+        axes.annotate(
+            label, (-0.5, (low + high) / 2), xytext=(-4, 0), textcoords="offset points"
+        ).set(fontsize=7, ha="right", va="center", annotation_clip=False, parse_math=False)
+        bottom = low
     axes.set_xlim(-0.5, clip.shape[1] * (width + gap) - gap - 0.5)
     axes.set_ylim(bottom, -0.5)
     bare(axes)

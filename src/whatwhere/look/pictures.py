@@ -13,7 +13,8 @@ from whatwhere.look import layouts
 from whatwhere.look.cam import answers
 from whatwhere.look.cam import grad_cam as grad_cam_of
 from whatwhere.look.maps import GateMap, maps
-from whatwhere.look.panels import LEAST_SPAN, Box, Cam, Colours, Drawn, Looks, evenly
+from whatwhere.look.panels import LEAST_SPAN, Box, Cam, Colours, Drawn, Looks
+from whatwhere.look.spread import evenly
 
 MOST = 8  # gates of a kind that a figure shows
 SEQUENTIAL = "cividis"  # reads the same for every kind of colour vision
