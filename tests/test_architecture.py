@@ -27,7 +27,9 @@ LEVELS = {
     "export_command": 6,
     "inputs": 6,
     "looking": 7,
+    "serve": 7,
     "look_command": 8,
+    "serve_command": 8,
     "cli": 9,
     "__main__": 10,
 }

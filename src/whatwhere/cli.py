@@ -9,6 +9,7 @@ import typer
 
 from whatwhere.export_command import export
 from whatwhere.look_command import look
+from whatwhere.serve_command import serve
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +20,7 @@ app = typer.Typer(
 
 app.command()(export)
 app.command()(look)
+app.command()(serve)
 
 
 @app.callback()

@@ -58,7 +58,7 @@ def maps(model: nn.Module, x: Tensor) -> dict[str, GateMap]:
     0.gates.spatial where (2, 1, 5, 6) 1
     """
     known = gates_in(model)
-    roots = {name: _root(model, name) for name in known}
+    roots = {name: root_of(model, name) for name in known}
     entered: dict[str, list[Tensor]] = {root: [] for root in roots.values()}
     handles = []
     try:
@@ -94,7 +94,7 @@ def channels_seen(gate: GateMap) -> bool:
     return features is not None and gate.values.shape[:2] == features.shape[:2]
 
 
-def _root(model: nn.Module, name: str) -> str:
+def root_of(model: nn.Module, name: str) -> str:
     """The outermost module of this library around a gate: what the network calls."""
     steps = name.split(".") if name else []
     for depth in range(len(steps) + 1):

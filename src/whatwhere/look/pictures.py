@@ -59,7 +59,8 @@ def figure(
         plain: another network, as without gates, for its Grad-CAM of the same class.
         target: the class of Grad-CAM; if not given, each sample's answer of ``model``.
         only: the names of the gates to draw, as in ``maps``; all if not given. The colours then
-            span the values of these.
+            span the values of these. None of them, (), leaves Grad-CAM, for which the network
+            needs no gates.
 
     Raises:
         ValueError: no gates, or arguments that do not fit the samples or each other.
@@ -74,7 +75,10 @@ def figure(
     looks = _looks(x, display, titles, box, volume)
     if not grad_cam and (plain is not None or target is not None):
         raise ValueError("figure: plain and target are for Grad-CAM, got grad_cam=False")
-    gates, left_out = _choose(_only(drawn_of(maps(model, x)), only))
+    bare = only is not None and len(only) == 0
+    if bare and not grad_cam:
+        raise ValueError("figure: expected gates or Grad-CAM to draw, got neither")
+    gates, left_out = _choose([] if bare else _only(drawn_of(maps(model, x)), only))
     cams = _cams(model, x, plain, target) if grad_cam else []
     mapped = [drawn for drawn in gates if drawn.gate.kind != "what"]
     colours = colours_of(mapped)
@@ -132,7 +136,7 @@ def _only(gates: list[Drawn], names: Sequence[str] | None) -> list[Drawn]:
     if names is None:
         return gates
     known = [drawn.gate.name for drawn in gates]
-    if not names or set(names) - set(known):
+    if set(names) - set(known):
         raise ValueError(
             f"figure: expected only to be names of gates, of {', '.join(known)}, got {list(names)}"
         )

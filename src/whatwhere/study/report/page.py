@@ -36,7 +36,7 @@ def write_report(run: Path) -> Path:
     Raises:
         ValueError: there is no results.json, or it is not what a study writes.
     """
-    page = render(_read(run), run)
+    page = render(read_results(run), run)
     target = run / "report.html"
     part = run / ".report.html.part"
     part.write_text(page, encoding="utf-8")
@@ -67,17 +67,22 @@ def render(results: Results, run: Path) -> str:
     )
 
 
-def _read(run: Path) -> dict[str, Any]:
+def read_results(run: Path) -> dict[str, Any]:
+    """A study's results.json.
+
+    Raises:
+        ValueError: there is none, or it is not what a study writes.
+    """
     path = run / "results.json"
     if not path.is_file():
-        raise ValueError(f"write_report: expected {path}, which a study writes; it isn't there")
+        raise ValueError(f"expected {path}, which a study writes; it isn't there")
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"write_report: expected {path} to be JSON, got {error}") from error
+        raise ValueError(f"expected {path} to be JSON, got {error}") from error
     missing = [key for key in NEEDED if not isinstance(results, dict) or key not in results]
     if missing:
-        raise ValueError(f"write_report: expected {path} to have {', '.join(missing)}; it has not")
+        raise ValueError(f"expected {path} to have {', '.join(missing)}; it has not")
     return results
 
 

@@ -1,0 +1,56 @@
+"""The command ``whatwhere serve``."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    path: Annotated[Path, typer.Argument(help="a file of whatwhere.save, or a study's folder")],
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="exactly this; if not given, the first free from 7860"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in")] = "127.0.0.1",
+    shape: Annotated[
+        str | None, typer.Option(help="of one input, as in 3x224x224, where the file says none")
+    ] = None,
+    examples: Annotated[
+        bool, typer.Option(help="read a study's data, for test samples to try")
+    ] = True,
+    trust: Annotated[
+        list[str] | None, typer.Option(help="a package of yours that builds the network")
+    ] = None,
+) -> None:
+    """Serve a page: drop an image or clip, see the gates, switch them off, compare variants.
+
+    It runs on this machine alone, asks no other for anything, and ends with Ctrl-C.
+    """
+    from whatwhere.serve.opening import opened
+    from whatwhere.serve.server import free_port, own_folder, serving
+
+    chosen = free_port(host, port)
+    sizes = None
+    if shape is not None:
+        from whatwhere.study.costs import parse_shape
+
+        sizes = parse_shape(shape)
+    site = opened(
+        path,
+        shape=sizes,
+        with_examples=examples,
+        trust=() if trust is None else trust,
+        tell=typer.echo,
+    )
+    ended = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda _signal, _frame: ended.set())
+    with own_folder():
+        from whatwhere.serve.page import build
+
+        with serving(build(site), host=host, port=chosen) as address:
+            typer.echo(f"{address}  (Ctrl-C ends it)")
+            ended.wait()
