@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.ops import examples
-from tests.ops.examples import SHAPES, STATISTICS, VALUES, layouts
+from tests.ops.examples import SHAPES, TWO, VALUES, layouts
 from tests.ops.interpreted.kernels import alternating, assert_right, cut, cutting
 
+STATISTICS = [*TWO, ("std",), ("l2", "std", "max", "mean")]
 GATES = [("channel",), ("spatial",), ("channel", "spatial"), ()]
 
 

@@ -69,10 +69,7 @@ def backward(dy: Tensor, x: Tensor, saved: Tensor, arguments: Sequence[Any]) -> 
             swept, chunk, x, dy, sums, y=y, channel=gate, spatial=s,
             descriptors=descriptors, maps=planes, before=before, scale=spatial_scale,
         )  # fmt: skip
-        last = sum(chunk) == n
-        maps.gradients(
-            p, chunk, dz, wc, convolution, dmaps, saved, at, parts if last else None
-        )  # fmt: skip
+        maps.gradients(p, chunk, dz, wc, convolution, dmaps, saved, at, parts)
         gradients.weighted(p, chunk, x, None, of_maps, sums.of_channels)
         gradients.finish(
             chunk, sums.of_channels, sums.first_p, of.logits, first_p, gate=gate, scale=scale

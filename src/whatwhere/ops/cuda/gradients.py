@@ -119,6 +119,11 @@ class Pooled:
     values: Tensor | None = None
     means: Rows | None = None
 
+    @property
+    def row(self) -> int:
+        """The numbers of a sample."""
+        return self.grad.shape[1] * self.grad.shape[2]
+
 
 def weighted(
     p: Plan, chunk: Chunk, x: Tensor, gate: Rows | None, of: Pooled, parts: Tensor
@@ -132,7 +137,7 @@ def weighted(
     means, *means_at = arguments(of.means)
     gradients.weighted[(count * p.tiles_c * splits,)](
         x, tensor, of.grad, of.first, of.values, means, parts,
-        *p.strides, p.tiles_c, splits, each, start, *gate_at, of.grad[0].numel(), *means_at,
+        *p.strides, p.tiles_c, splits, each, start, *gate_at, of.row, *means_at,
         parts.shape[1], parts.shape[1] - splits,
         *places(of.statistics, p.positions), **p.blocks,
     )  # fmt: skip
@@ -165,7 +170,7 @@ def spread(
         else:
             means, *means_at = arguments(of.means)
             tensors += [of.grad, of.first, of.values, means]
-            numbers += [of.grad[0].numel(), *means_at, *places(of.statistics, length)]
+            numbers += [of.row, *means_at, *places(of.statistics, length)]
     gradients.spread[(count * p.tiles_c * p.tiles_p,)](
         x, dy, of_channels, of_positions, *tensors, dx, *p.strides, p.tiles_c, p.tiles_p, start,
         *channel_at, *spatial_at, *numbers, **p.blocks,

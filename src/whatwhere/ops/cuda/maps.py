@@ -9,7 +9,7 @@ from whatwhere.ops.cuda.kernels.gates import convolve_and_apply
 from whatwhere.ops.cuda.kernels.maps import map_gradients
 from whatwhere.ops.cuda.network import Layout
 from whatwhere.ops.cuda.steps import Chunk
-from whatwhere.ops.cuda.tiles import BLOCK, ENOUGH, SMALLEST, Plan
+from whatwhere.ops.cuda.tiles import BLOCK, ENOUGH, SMALLEST, WARPS, Plan
 
 # Elements of a tile of taps and positions.
 TAPS = 2048
@@ -97,16 +97,16 @@ def gradients(
     dmaps: Tensor,
     saved: Tensor,
     at: Layout,
-    parts: Tensor | None,
+    parts: Tensor,
 ) -> None:
-    """dmaps (N, D, P) of a chunk from dz (N, P); with ``parts`` the weights' gradient of all."""
+    """dmaps (N, D, P) of a chunk from dz (N, P); with the last chunk all weights' into parts."""
     start, count = chunk
     samples = dz.shape[0]
     block, cut, each = shares(p, samples, of)
     tiles = -(-p.positions // block)
-    more = 0 if parts is None else cut * (of.depth * of.lines + 1)
+    more = cut * (of.depth * of.lines + 1) if start + count == samples else 0
     map_gradients[(count * tiles + more,)](
         dz, wc, dmaps, saved, parts, count * tiles, samples, tiles, start,
         *p.space, *of.size[:2], *of.strides, each, of.weights, at.row, at.maps,
-        TAPS=_power(of.size[2]), BP=block, **of.blocks,
+        TAPS=_power(of.size[2]), BP=block, **of.blocks, num_warps=WARPS,
     )  # fmt: skip

@@ -68,7 +68,7 @@ def channel_gate(
             parts, saved, w0, b0, w1, b1, p.channels, at.units, p.positions, tiles, splits, start,
             scale, at.row, at.hidden, at.gate,
             DEPTH=at.depth, TOP=statistics.index("max") if "max" in statistics else -1,
-            BS=MOST_SHARES, BC=BROAD, BU=_units(at.units), num_warps=8,
+            BS=MOST_SHARES, BC=BROAD, BU=_units(at.units), num_warps=16,
         )  # fmt: skip
         return
     out = Rows(saved, at.row)

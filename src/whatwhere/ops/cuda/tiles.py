@@ -128,7 +128,7 @@ def chunk_of(x: Tensor, tensors: int) -> int:
     samples, size = x.shape[0], cache_bytes(x.device)
     if size is None or x.numel() == 0:
         return samples
-    fitting = int(SHARE_OF_CACHE * size) // (tensors * x[0].nbytes)
+    fitting = int(SHARE_OF_CACHE * size) // (tensors * x.nbytes // samples)
     if fitting == 0 or fitting >= samples:
         return samples
     return -(-samples // -(-samples // fitting))
