@@ -27,26 +27,57 @@ class Usage:
 
 
 @contextmanager
+def pretended(capability, name):
+    """In the block there is a device of that capability, as far as Triton asks.
+
+    Triton keeps what it compiled by the name.
+    """
+    target = GPUTarget("cuda", capability, 32)
+    active = driver._active
+    driver.set_active(
+        SimpleNamespace(
+            get_current_target=lambda: target,
+            get_current_device=lambda: name,
+            get_current_stream=lambda _device: 0,
+        )
+    )
+    try:
+        yield
+    finally:
+        driver._active = active
+
+
+@contextmanager
+def kinds():
+    """What launches in the block would compile, and don't: kernels by name and key."""
+    found = set()
+
+    def note(*, key, fn, **_others):
+        found.add((fn.name, key))
+        return True  # which ends the compilation, and the launch
+
+    before, triton.knobs.runtime.jit_cache_hook = triton.knobs.runtime.jit_cache_hook, note
+    try:
+        with pretended(90, object()):
+            yield found
+    finally:
+        triton.knobs.runtime.jit_cache_hook = before
+
+
+@contextmanager
 def compiled_for(capability):
     """In the block launches compile for that capability, run nothing, and are listed."""
-    target = GPUTarget("cuda", capability, 32)
-    pretended = SimpleNamespace(
-        get_current_target=lambda: target,
-        get_current_device=lambda: f"pretended {capability}",
-        get_current_stream=lambda _device: 0,
-    )
-    launched, run, active = [], JITFunction.run, driver._active
+    launched, run = [], JITFunction.run
 
     def compile_only(self, *arguments, grid, warmup, **options):
         launched.append(run(self, *arguments, grid=grid, warmup=True, **options))
 
     JITFunction.run = compile_only
-    driver.set_active(pretended)
     try:
-        yield launched
+        with pretended(capability, f"pretended {capability}"):
+            yield launched
     finally:
         JITFunction.run = run
-        driver._active = active
 
 
 def usage(kernel, folder):

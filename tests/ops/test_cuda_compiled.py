@@ -13,40 +13,49 @@ pytest.importorskip("triton")
 
 from tests.ops.compiled import compiled_for, usage
 from whatwhere.ops import cuda
+from whatwhere.ops.raw import memory_format
 
 CAPABILITIES = [80, 90, 100]
 # A multiprocessor has 65 536 registers: at so many a thread, 512 threads are there at a time. To
 # stay at 64 the assembler sometimes spills two or three of them, in bytes:
 REGISTERS, SPILT = 128, 16
-BOTH = ("mean", "max")
+BOTH, FOUR = ("mean", "max"), ("l2", "std", "max", "mean")
+# A batch of which the channel network is computed in tiles of all samples.
+LARGE = (24, 64, 28, 28)
 KERNELS = {
-    "pool_positions", "pool_channels", "finish_pooling", "hidden", "channel_gate", "spatial_gate",
-    "apply_gates", "sweep", "finish_sums", "map_gradient", "weight_gradient", "weighted", "spread",
+    "pool_positions", "pool_channels", "finish_pooling", "network", "hidden", "channel_gate",
+    "apply_gates", "convolve_and_apply", "sweep", "finish_sums", "map_gradients", "weighted",
+    "hidden_gradient", "descriptor_gradient", "spread", "parameter_gradients",
 }  # fmt: skip
 
 
-def every_operation(x):
-    """Launch every kernel; nothing is computed."""
-    n, channels, *space = x.shape
-    positions = x[0, 0].numel()
-    f32 = {"dtype": torch.float32}
-    gate, s = torch.empty(n, channels, **f32), torch.empty(n, positions, **f32)
-    pooled, maps = cuda.pool_positions(x, BOTH), cuda.pool_channels(x, gate, BOTH)
-    cuda.pool_positions_backward(pooled, x, pooled, BOTH)
-    cuda.pool_channels_backward(maps, x, gate, maps, BOTH)
+def every_primitive(x):
+    """Launch what pools, applies gates, and differentiates both; nothing is computed."""
+    n, channels = x.shape[:2]
+    gate, s = torch.empty(n, channels), torch.empty(n, x[0, 0].numel())
+    pooled, maps = cuda.pool_positions(x, FOUR), cuda.pool_channels(x, gate, FOUR)
+    cuda.pool_positions_backward(pooled, x, pooled, FOUR)
+    cuda.pool_channels_backward(maps, x, gate, maps, FOUR)
     y = cuda.apply_gates(x, gate, s, x, True)
-    cuda.apply_gates_backward(y, x, gate, s, None)
-    w0, w1 = torch.empty(16, channels, **f32), torch.empty(channels, 16, **f32)
-    wc = torch.empty(1, 2, *(7 for _ in space), **f32)
-    parameters = w0, w0[:, 0].contiguous(), w1, gate[0], wc, torch.empty(1, **f32)
-    options = BOTH, BOTH, 1.0, 2.0
-    y, saved = cuda.cbam(x, *parameters, *options, x, True)
-    cuda.cbam_backward(y, x, saved, *parameters, *options, None)
+    cuda.apply_gates_backward(y, x, gate, s, y)
+
+
+def whole(x):
+    """The same of CBAM."""
+    channels = x.shape[1]
+    w0, w1 = torch.empty(16, channels), torch.empty(channels, 16)
+    wc = torch.empty(1, 2, *(7 for _ in x.shape[2:]))
+    given = w0, torch.empty(16), w1, torch.empty(channels), wc, torch.empty(1), BOTH, BOTH, 1.0, 2.0
+    y, saved = cuda.cbam(x, *given, x, True)
+    cuda.cbam_backward(y, x, saved, *given, y)
 
 
 def compiled(capability, x):
+    large = x.new_empty(LARGE).contiguous(memory_format=memory_format(x))
     with compiled_for(capability) as launched:
-        every_operation(x)
+        every_primitive(x)
+        whole(x)
+        whole(large)
     assert {kernel.name for kernel in launched} == KERNELS
     return {kernel.hash: kernel for kernel in launched}.values()
 
@@ -70,16 +79,16 @@ def test_registers_are_few_and_hardly_any_is_spilt(capability, layout, dtype, tm
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_x_is_read_and_written_in_whole_vectors_and_rounded_to_the_nearest(layout, dtype):
     """16 bytes a thread at a time, which is what memory's speed takes."""
-    large = {"pool_positions", "pool_channels", "apply_gates", "sweep", "weighted", "spread"}
+    large = {"pool_positions", "pool_channels", "apply_gates", "convolve_and_apply", "sweep"}
+    large |= {"weighted", "spread"}
     kernels = compiled(90, of_layout(layout, (2, 256, 56, 56), dtype))
     for kernel in (kernel for kernel in kernels if kernel.name in large):
         code = kernel.asm["ptx"]
-        # What spreads the gradients of descriptors alone reads nothing of the size of x.
-        assert "ld.global.v4.b32" in code or kernel.name == "spread", kernel.name
+        assert "ld.global.v4.b32" in code, kernel.name
         if dtype is torch.bfloat16:
             # No number of x is read by itself; all 2-byte accesses are to x and y.
             assert not re.search(r"(ld|st)\.global\S*\.[bu]16", code), kernel.name
-        if kernel.name in ("apply_gates", "spread"):
+        if kernel.name in ("apply_gates", "convolve_and_apply", "spread"):
             assert "st.global.v4.b32" in code, kernel.name
             assert ("cvt.rn.bf16" in code) == (dtype is torch.bfloat16)
 
@@ -91,13 +100,3 @@ def test_samples_are_addressed_in_64_bits():
         code = kernel.asm["ttir"]
         assert "arith.extsi" in code, kernel.name
         assert re.search(r"arith\.muli .* : (i64|tensor<.*xi64>)", code), kernel.name
-
-
-def test_shapes_share_kernels():
-    """A new size is a new kernel only where rows become whole vectors, or cease to be."""
-    kinds = []
-    for height in (21, 22, 23, 25, 26, 27, 29, 31, 33, 35, 37, 39, 32, 48):
-        for samples in (1, 3):
-            x = torch.empty(samples, 96, height, height + 2)
-            kinds.append({kernel.hash for kernel in compiled(90, x)})
-    assert len(set.union(*kinds)) <= 2 * len(kinds[0])

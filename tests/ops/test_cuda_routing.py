@@ -48,7 +48,6 @@ def test_kernels_that_no_gpu_has_run_are_for_those_who_ask(device):
     ("shape", "dtype", "statistics", "reason"),
     [
         ((2, 8, 5), torch.float64, ["mean"], "dtype torch.float64"),
-        ((2, 8, 5), torch.float32, ["mean", "std"], "kernels have no ['std']"),
         ((2**24, 8, 5), torch.float32, ["mean"], "16777216 samples or more"),
         ((1, 2**16, 2**15), torch.float32, ["mean"], "2147483648 elements or more"),
     ],
@@ -62,11 +61,22 @@ def test_not_served(device, shape, dtype, statistics, reason):
         ops.pool_positions(x, statistics=statistics)
 
 
+@pytest.mark.parametrize("statistics", [["mean", "std"], ["l2"]], ids=str)
+def test_std_and_l2_are_pooled_but_not_in_one_call(device, statistics):
+    x = torch.empty(2, 8, 5, device=device)
+    for op in ("pool_positions", "pool_channels"):
+        with implementation("cuda"):
+            assert ops.implementation_of(op, x, statistics=statistics) == KERNELS
+    name, words = ops.implementation_of("cbam", x, statistics=statistics)
+    assert name == "reference"
+    assert f"kernels have no {statistics[-1:]} in this operation" in words
+
+
 def test_what_is_compiled_goes_where_it_would_run(device):
     x = torch.empty(2, 8, 5, device=device)
     for statistics in (["mean"], ["max", "mean"], ["std"], ["mean", "l2"]):
         for one in (x, x.bfloat16(), x.double()):
-            compiled = implementations.without_kernels_compiled(one, statistics)
+            compiled = implementations.without_kernels_compiled(one)
             direct = implementations.without_kernels("pool_positions", one, statistics)
             assert (compiled is None) == (direct is None)
 
@@ -98,7 +108,7 @@ def test_without_triton_plain_pytorch_serves(device, monkeypatch):
     monkeypatch.setattr(implementations, "cuda_kernels", lambda: (None, "triton is not installed"))
     x = torch.empty(2, 8, 5, device=device)
     assert ops.implementation_of("cbam", x) == ("reference", "triton is not installed")
-    assert implementations.without_kernels_compiled(x, ["mean"]) == "triton is not installed"
+    assert implementations.without_kernels_compiled(x) == "triton is not installed"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

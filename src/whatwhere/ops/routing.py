@@ -59,7 +59,7 @@ def _why_reference(
     if torch.compiler.is_compiling():
         if _exporting_to_onnx():
             return "ONNX has no operators of this library"
-        return without_kernels_compiled(x, statistics)
+        return without_kernels_compiled(x)
     if type(x) in PLAIN_TYPES and torch._C._len_torch_dispatch_stack():
         return "a dispatch mode watches, which is to see what is computed"
     if torch._C._get_tracing_state() is not None:

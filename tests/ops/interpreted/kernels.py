@@ -30,7 +30,10 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # Small tiles, so that small tensors have many, each step of a sum by a program of its own; the same
 # with the steps of a sum one after the other, as in large batches.
 TILES = {"ELEMENTS": 256, "BLOCK": 32}
-CUTS = {"shared out": TILES, "in one": TILES | {"ENOUGH": 1}}
+CUTS = {
+    "shared out": TILES | {"LEAST_TILES": 1},
+    "in one": TILES | {"ENOUGH": 1, "NARROWED": 1},
+}
 
 
 def cut(monkeypatch, name):

@@ -8,8 +8,17 @@ import torch
 from tests.ops import examples
 from tests.ops.checker import PARAMETERS
 from tests.ops.examples import SHAPES, TWO, VALUES, layouts
-from tests.ops.interpreted.kernels import DTYPES, alternating, assert_right, cut, cutting
+from tests.ops.interpreted.kernels import (
+    DTYPES,
+    alternating,
+    assert_right,
+    cut,
+    cutting,
+    run_kernels,
+)
+from tests.ops.kernels import assert_same_bits
 from whatwhere.ops import cuda
+from whatwhere.ops.cuda import tiles
 
 FOLDED = {"residual": True, "relu": True, "kernel": 3, "scales": (1.0, 2.0), "biased": False}
 
@@ -101,3 +110,71 @@ def test_in_place_is_the_same(dtype, layout):
         own = x.clone()
         cuda.cbam_(own, *parameters, *options, own if residual is x else residual, True)
         assert torch.equal(own, y)
+
+
+def _in_chunks(monkeypatch, case, fitting):
+    """As on a device whose cache has room for so many samples of x."""
+    x = case.tensors["x"]
+    room = fitting * x[0].nbytes / tiles.SHARE_OF_CACHE
+    monkeypatch.setattr(tiles, "cache_bytes", lambda _device: room)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("samples", "fitting"), [(3, 2), (18, 9)])
+def test_chunks_have_the_bits_of_one_pass_over_all(monkeypatch, samples, fitting, layout):
+    """Planned for as many samples as a chunk, forwards and backwards; the last chunk is shorter."""
+    case = examples.cbam((samples, 19, 4, 5), layout=layout, relu=True, residual=True)
+    _in_chunks(monkeypatch, case, fitting)
+    chunked = run_kernels(case)
+    begun = []
+
+    def at_once(number, each):
+        begun.append(each)
+        return [(0, number)]
+
+    monkeypatch.setattr(cuda._cbam, "chunks", at_once)
+    assert_same_bits(chunked, run_kernels(case))
+    assert all(each < samples for each in begun)
+    assert len(begun) == 2
+
+
+@cutting
+def test_chunks_are_right_however_they_are_cut(monkeypatch, cutting):
+    cut(monkeypatch, cutting)
+    case = examples.cbam((3, 19, 5, 7), dtype=torch.bfloat16, layout="channels_last")
+    _in_chunks(monkeypatch, case, 2)
+    assert_right(case)
+
+
+def _beyond_memory(path, shape, dtype):
+    """A tensor in a file without contents: what nobody writes takes no room."""
+    return torch.from_file(str(path), shared=True, size=prod(shape), dtype=dtype).view(shape)
+
+
+def test_a_sample_beyond_2_to_the_31_elements(monkeypatch, tmp_path):
+    """Of a batch that no test has memory for, one sample behind the 2³¹st element, both ways."""
+    shape, dtype = (2**20 + 3, 32, 8, 8), torch.bfloat16
+    at = shape[0] - 2
+    case = examples.cbam((1, *shape[1:]), dtype=dtype)
+    alone = run_kernels(case)
+    tensors = {
+        name: _beyond_memory(tmp_path / name, shape, dtype) for name in ("x", "dy", "y", "dx")
+    }
+    for name in ("x", "dy"):
+        tensors[name][at] = case.tensors[name][0]
+    like = iter([tensors["y"], tensors["dx"]])
+    monkeypatch.setattr(cuda, "like", lambda _x: next(like))
+    monkeypatch.setattr(cuda._cbam, "like", lambda _x: next(like))
+    monkeypatch.setattr(tiles, "cache_bytes", lambda _device: prod(shape[1:]) * 2 * 2 / 0.4)
+    monkeypatch.setattr(cuda._cbam, "chunks", lambda _samples, _each: [(at, 1)])
+    # Gradients of parameters are sums over all samples.
+    monkeypatch.setattr(cuda._cbam.network, "of_parameters", lambda *_arguments: [])
+    given = [case.tensors[name] for name in PARAMETERS]
+    given += [case.options[name] for name in ("channel", "spatial", "scale", "spatial_scale")]
+    y, saved = cuda.cbam(tensors["x"], *given, None, False)
+    dx = cuda.cbam_backward(tensors["dy"], tensors["x"], saved, *given, None)[0]
+    assert y[at:].storage_offset() > 2**31 - 1
+    assert torch.equal(y[at], alone["y"][0])
+    assert torch.equal(dx[at], alone["dx"][0])
+    assert not y[at + 1 :].any()
+    assert not dx[at - 1].any()

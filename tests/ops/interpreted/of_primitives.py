@@ -9,11 +9,12 @@ from tests.ops import examples
 from tests.ops.examples import SHAPES, TWO, VALUES, layouts
 from tests.ops.interpreted.kernels import alternating, assert_right, cut, cutting
 
+STATISTICS = [*TWO, ("std",), ("l2", "std", "max", "mean")]
 GATES = [("channel",), ("spatial",), ("channel", "spatial"), ()]
 
 
 def every(shape, **common):
-    for statistics in TWO:
+    for statistics in STATISTICS:
         yield examples.pool_positions(shape, statistics=statistics, **common)
         for gated in (False, True):
             yield examples.pool_channels(shape, statistics=statistics, gated=gated, **common)
@@ -23,7 +24,7 @@ def every(shape, **common):
 
 def few(shape, **common):
     """One case of each operation, with all that it does."""
-    statistics = ("max", "mean")
+    statistics = ("l2", "std", "max", "mean")
     yield examples.pool_positions(shape, statistics=statistics, **common)
     yield examples.pool_channels(shape, statistics=statistics, **common)
     yield examples.apply_gates(shape, residual=True, relu=True, **common)

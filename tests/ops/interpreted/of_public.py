@@ -4,17 +4,8 @@ import pytest
 import torch
 
 from tests.cases import layouts
-from tests.ops.calls import CALLS, STATISTICS, loss, prepared
+from tests.ops.calls import CALLS, loss, prepared
 from whatwhere import implementation
-
-
-@pytest.fixture(autouse=True)
-def _served_statistics(monkeypatch):
-    for name, (operation, names, options) in CALLS.items():
-        if options.get("statistics") == STATISTICS:
-            served = options | {"statistics": ("max", "mean")}
-            monkeypatch.setitem(CALLS, name, (operation, names, served))
-
 
 SHAPES = [(2, 4, 5), (2, 4, 3, 4), (2, 4, 2, 3, 2)]
 

@@ -1,7 +1,8 @@
 """The operations on NVIDIA GPUs by Triton: the raw functions of ``ops.raw``, faster.
 
-``tiles`` cuts x into pieces, ``steps`` runs the kernels of ``kernels`` on them, ``primitives`` and
-``cbam`` put the steps together. Nothing waits for the device, and nothing is tuned at run time.
+``tiles`` cuts x into pieces, ``steps`` and ``gradients`` run the kernels of ``kernels`` on them,
+``network`` and ``maps`` what lies between in CBAM, ``primitives`` and ``cbam`` put all together.
+Nothing waits for the device, and nothing is tuned at run time.
 """
 
 import logging
@@ -16,7 +17,7 @@ from torch import Tensor
 from whatwhere.ops.cuda import cbam as _cbam
 from whatwhere.ops.cuda import primitives
 from whatwhere.ops.cuda.primitives import like
-from whatwhere.ops.implementations import CUDA_DTYPES, CUDA_STATISTICS
+from whatwhere.ops.implementations import CUDA_DTYPES
 
 __all__ = [
     "apply_gates",
@@ -37,12 +38,12 @@ logger = logging.getLogger("whatwhere")
 LARGEST_SAMPLE, MOST_SAMPLES = 2**31, 2**24
 
 
-def unsupported(_op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
+def unsupported(op: str, x: Tensor, statistics: Sequence[str]) -> str | None:
     """Why kernels can't serve an operation on x, or None. The first call compiles a small one."""
     if x.dtype not in CUDA_DTYPES:
         return f"x has the dtype {x.dtype}"
-    if not set(CUDA_STATISTICS).issuperset(statistics):
-        return f"kernels have no {sorted(set(statistics) - set(CUDA_STATISTICS))} on this device"
+    if op == "cbam" and not {"mean", "max"}.issuperset(statistics):
+        return f"kernels have no {sorted(set(statistics) - {'mean', 'max'})} in this operation"
     if x.shape[0] >= MOST_SAMPLES:
         return f"x has {MOST_SAMPLES} samples or more"
     if x.numel() >= LARGEST_SAMPLE and x[0].numel() >= LARGEST_SAMPLE:

@@ -11,12 +11,15 @@ from typing import Any
 import triton
 
 LOOSE = (
-    *("tiles", "tiles_c", "tiles_p", "tiles_kept", "splits", "split_row", "steps", "place_splits"),
-    *("row", "gate_row", "channel_row", "spatial_row", "descriptors_row", "maps_row"),
-    *("dmaps_row", "ddescriptors_row", "gate_at", "channel_at", "spatial_at", "descriptors_at"),
-    *("hidden_at", "maps_at", "mean_at", "top_at", "map_mean_at", "map_top_at", "length"),
-    *("rows", "depth", "samples", "each", "weights", "kept", "kept_from"),
-    *("frames", "height", "width", "kt", "kh", "kw"),
+    *("sample_from", "samples", "tiles", "tiles_c", "tiles_p", "splits", "split_row", "steps"),
+    *("row", "gate_row", "channel_row", "spatial_row", "descriptors_row", "maps_row", "means_row"),
+    *("dmaps_row", "ddescriptors_row", "map_means_row", "gate_at", "channel_at", "spatial_at"),
+    *("descriptors_at", "hidden_at", "maps_at", "means_at", "map_means_at", "length", "number"),
+    *("mean_at", "top_at", "std_at", "l2_at"),
+    *("map_mean_at", "map_top_at", "map_std_at", "map_l2_at"),
+    *("rows", "depth", "each", "weights", "kept", "kept_from", "place_splits"),
+    *("frames", "height", "width", "kt", "kh", "wd", "wt", "wh", "ww"),
+    *("map_programs", "programs", "shares"),
 )
 
 
