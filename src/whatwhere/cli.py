@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
+"""The command line: ``whatwhere compare``, ``train``, ``bench``, ``cost`` and the others."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.train_command import train
 
 app = typer.Typer(
     add_completion=False,
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 
 
+app.command()(train)
 app.command()(export)
 
 
