@@ -10,6 +10,14 @@ import typer
 from whatwhere.export_command import export
 from whatwhere.look_command import look
 from whatwhere.serve_command import serve
+from whatwhere.train_command import (
+    CheckpointOption,
+    DevicesOption,
+    NodesOption,
+    StrategyOption,
+    SyncOption,
+    train,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +26,7 @@ app = typer.Typer(
 )
 
 
+app.command()(train)
 app.command()(export)
 app.command()(look)
 app.command()(serve)
@@ -82,6 +91,11 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    strategy: StrategyOption = "auto",
+    sync_batchnorm: SyncOption = False,
+    checkpoint_every: CheckpointOption = "5m",
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
@@ -91,6 +105,7 @@ def compare(
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
     from whatwhere.study.data import DataSettings
+    from whatwhere.study.devices import Devices
     from whatwhere.study.settings import StudySettings, default_variants
 
     small: dict[str, Any] = {"seeds": 2, "epochs": 4, "max_train": 1500} if fast else {}
@@ -119,6 +134,8 @@ def compare(
         fast=fast,
         until_sure=until_sure,
         max_seeds=max_seeds,
+        devices=Devices(devices, num_nodes, strategy, sync_batchnorm),  # type: ignore[arg-type]
+        checkpoint_every=checkpoint_every,
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 

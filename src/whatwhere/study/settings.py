@@ -12,6 +12,7 @@ import torch
 from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates import Start, gate_options, names
 from whatwhere.study.data import DataSettings
+from whatwhere.study.devices import Devices, checkpoint_interval
 
 Control = Literal["parameters", "latency", "none"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -21,7 +22,7 @@ BASELINE = "none"
 CONTROL = "wider"
 MAX_SEEDS = 20  # of --until-sure, if no --max-seeds is given
 LEAST_PAIRS = 5  # of fewer the spread is too often far too small: no study is sure by them
-MAY_CHANGE = ("seeds", "variants", "until_sure", "max_seeds")  # from one run to the next
+MAY_CHANGE = ("seeds", "variants", "until_sure", "max_seeds", "checkpoint_every")  # between runs
 
 
 class StudyError(ValueError):
@@ -66,6 +67,9 @@ class StudySettings:
         until_sure: add seeds until the 95% interval of every attention variant's difference from
             the plain network is within plus or minus so many points of accuracy.
         max_seeds: how many seeds ``until_sure`` may take in all; 20 if not given.
+        devices: of one training.
+        checkpoint_every: how often a training is written down within an epoch, in steps ("200")
+            or minutes ("5m"); at the end of an epoch it always is.
     """
 
     data: DataSettings
@@ -84,6 +88,8 @@ class StudySettings:
     fast: bool = False
     until_sure: float | None = None
     max_seeds: int | None = None
+    devices: Devices = field(default_factory=Devices)
+    checkpoint_every: str = "5m"
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "batch_size"):
@@ -98,6 +104,9 @@ class StudySettings:
         if self.precision == "16-mixed" and not torch.cuda.is_available():
             raise StudyError("expected a GPU with precision 16-mixed, got none; bf16-mixed goes")
         self._check_until_sure()
+        if self.precision == "16-mixed" and self.devices.sharded:
+            raise StudyError("expected bf16-mixed or 32-true with --strategy fsdp, got 16-mixed")
+        checkpoint_interval(self.checkpoint_every)
         parse_variants(self.variants)
 
     def _check_until_sure(self) -> None:
@@ -129,6 +138,19 @@ class StudySettings:
     def fixed(self) -> dict[str, Any]:
         """What must not change between two runs into the same folder."""
         return {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
+
+
+def changes(known: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """How the settings that a folder was made with differ from those asked for, in words.
+
+    >>> changes({"epochs": 25, "seed": 1}, {"epochs": 9, "seed": 1})
+    ['epochs was 25 and is now 9']
+    """
+    return [
+        f"{name} was {known.get(name)!r} and is now {asked.get(name)!r}"
+        for name in sorted(set(asked) | set(known))
+        if known.get(name) != asked.get(name)
+    ]
 
 
 def default_variants(source: str) -> tuple[str, ...]:
