@@ -71,6 +71,10 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="where to run: a Dask scheduler's address or file, ray, ray://HOST:PORT"),
+    ] = None,
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
@@ -114,6 +118,7 @@ def compare(
         settings,
         Path("runs") / name if out is None else out,
         workers=workers,
+        cluster=cluster,
         command=shlex.join(["whatwhere", *sys.argv[1:]]),
     )
     if not any(trial["status"] == "finished" for trial in results["trials"]):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from whatwhere.files import read_json, write_json
+from whatwhere.study.locks import locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,12 +149,10 @@ def test_a_killed_worker_costs_no_trial(pictures, tmp_path):
 
 
 def test_two_studies_in_one_folder_are_refused(pictures, tmp_path):
-    from filelock import FileLock
-
     (tmp_path / "busy").mkdir()
-    with FileLock(tmp_path / "busy" / ".lock"):
+    with locked(tmp_path / "busy" / ".lock", timeout=0):
         text = run(pictures, tmp_path / "busy", expect=2)
-    assert "another process is at work" in text
+    assert f"another study is at work in {tmp_path / 'busy'}: process {os.getpid()} on" in text
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
+from whatwhere.study.locks import locked
+from whatwhere.study.processes import this_machine
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.training import (
     Classifier,
@@ -77,10 +79,21 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> None:
-    """Run or resume a trial to its record; what goes wrong is in the record, not raised."""
+    """Run or resume a trial to its record; what goes wrong is in the record, not raised.
+
+    Where another process is at the same trial, this one waits until that one ends; its record
+    counts.
+    """
     if trial.done():
         return
     trial.folder.mkdir(parents=True, exist_ok=True)
+    with locked(trial.folder / ".lock", timeout=-1):
+        if not trial.done():
+            _run_alone(trial)
+
+
+def _run_alone(trial: Trial) -> None:
+    (trial.folder / "result.json").unlink(missing_ok=True)  # of a failure, now tried again
     started = perf_counter()
     try:
         with _quiet():
@@ -92,6 +105,8 @@ def run_trial(trial: Trial) -> None:
         (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record = _record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
     record["seconds"] = perf_counter() - started
+    if trial.done():  # by a process to which a network's server gave this one's lock
+        return
     write_json(trial.folder / "result.json", record)
     if record["status"] in DONE:
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
@@ -108,6 +123,7 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
         "test": None,
         "gates": [],
         "resumed": 0,
+        "ran_on": this_machine(),
         "checkpoint": None,
         "picture": None,
     }
