@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,12 @@ def _compare(
         engine = cluster_engine(cluster, issue(run, study_data.fingerprint, threads=threads))
     console.print(f"{len(trials)} trials, {done} of them done, {engine}")
     run_trials(trials, engine, console)
+    parts = _part_trials(settings, trials)
+    if parts:
+        console.print(f"and on parts of the training samples: {len(parts)} trials")
+        run_trials(parts, engine, console)
     results = _results(settings, plan, study_data, trials, run.name, command)
+    results["parts"] = [trial.result() for trial in parts]
     write_json(run / "results.json", results)
     write_text(run / "results.csv", _table(results))
     report = write_report(run)
@@ -194,6 +200,15 @@ def _trials(settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path) 
     ]
 
 
+def _part_trials(settings: StudySettings, trials: Sequence[Trial]) -> list[Trial]:
+    # The same trials on each share of the training samples, small ones first.
+    return [
+        replace(trial, fraction=fraction)
+        for fraction in sorted(settings.fractions)
+        for trial in trials
+    ]
+
+
 def _results(
     settings: StudySettings,
     plan: dict[str, Any],
@@ -221,6 +236,7 @@ def _results(
             "precision": settings.used_precision(),
             "variants": list(settings.variants),
             "seeds": list(range(settings.seeds)),
+            "fractions": list(settings.fractions),
         },
         "data": {
             "name": study_data.name,
@@ -247,6 +263,7 @@ def _table(results: dict[str, Any]) -> str:
         {
             "variant": trial["variant"],
             "seed": trial["seed"],
+            "fraction": trial["fraction"],
             "status": trial["status"],
             **{f"test_{k}": v for k, v in (trial["test"] or {}).items()},
             "seconds": trial["seconds"],
@@ -256,7 +273,7 @@ def _table(results: dict[str, Any]) -> str:
             "latency_ratio": costs[trial["variant"]]["latency_ratio"]["median"],
             "training_memory_mb": costs[trial["variant"]]["training_memory_mb"],
         }
-        for trial in results["trials"]
+        for trial in [*results["trials"], *results["parts"]]
     ]
     table: str = pandas.DataFrame(rows).to_csv(index=False)
     return table

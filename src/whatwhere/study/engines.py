@@ -19,9 +19,10 @@ from typing import Protocol
 
 import torch
 
+from whatwhere.study.alone import run_alone
 from whatwhere.study.remote import LOST_PROCESSES_ALLOWED, RefusedError, Ticket, run_there
 from whatwhere.study.settings import StudyError
-from whatwhere.study.trial import Trial, run_trial
+from whatwhere.study.trial import Trial
 
 Submit = Callable[[Trial], Future[None]]
 KEPT = "finished trials are kept, and the same command resumes"
@@ -62,7 +63,7 @@ class Workers:
         )
         try:
             with _threads(self.threads):
-                yield lambda trial: pool.submit(run_trial, trial)
+                yield lambda trial: pool.submit(run_alone, trial)
         except BaseException:  # what runs now resumes from its last epoch another time
             for child in multiprocessing.active_children():
                 child.kill()  # not terminate: a trainer catches that, and goes on for a while

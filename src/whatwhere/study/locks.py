@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from whatwhere.files import read_json, write_json
-from whatwhere.study.processes import this_process
+from whatwhere.study.machine import this_process
 
 
 class HeldError(RuntimeError):

@@ -211,8 +211,8 @@ def _difference(ticket: Ticket) -> str | None:
 
 
 def _run(ticket: Ticket, pickled: bytes) -> str | None:
-    from whatwhere.study.build import load_data  # heavy, and of versions now known to be the same
-    from whatwhere.study.trial import run_trial
+    from whatwhere.study.alone import run_alone  # heavy, and of versions now known to be the same
+    from whatwhere.study.build import load_data
 
     trial: Any = pickle.loads(pickled)
     try:
@@ -225,7 +225,7 @@ def _run(ticket: Ticket, pickled: bytes) -> str | None:
             f"there {ticket.fingerprint})"
         )
     devices = max(1, torch.cuda.device_count())
-    run_trial(replace(trial, device=trial.device % devices))
+    run_alone(replace(trial, device=trial.device % devices))
     return None
 
 

@@ -27,10 +27,9 @@ from whatwhere import checkpoints
 from whatwhere.files import read_json, write_json
 from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
-from whatwhere.study.build import backbone_of, build_network, load_data
+from whatwhere.study.build import backbone_of, build_network, load_data, part_of
 from whatwhere.study.data import StudyData
-from whatwhere.study.locks import locked
-from whatwhere.study.processes import this_machine
+from whatwhere.study.machine import this_machine
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.training import (
     Classifier,
@@ -46,18 +45,20 @@ DIAGNOSED_SAMPLES = 512
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed, in one study's folder."""
+    """One variant with one seed on all or a share of the training samples, in a study's folder."""
 
     run: Path
     settings: StudySettings
     variant: Variant
     seed: int
     device: int = 0
+    fraction: float = 1.0
 
     @property
     def name(self) -> str:
         """The trial's folder below ``trials/``."""
-        return f"{self.variant.slug}-seed{self.seed}"
+        part = "" if self.fraction == 1 else f"-part{self.fraction:g}"
+        return f"{self.variant.slug}{part}-seed{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -79,21 +80,10 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> None:
-    """Run or resume a trial to its record; what goes wrong is in the record, not raised.
-
-    Where another process is at the same trial, this one waits until that one ends; its record
-    counts.
-    """
+    """Run or resume a trial to its record; what goes wrong is in the record, not raised."""
     if trial.done():
         return
     trial.folder.mkdir(parents=True, exist_ok=True)
-    with locked(trial.folder / ".lock", timeout=-1):
-        if not trial.done():
-            _run_alone(trial)
-
-
-def _run_alone(trial: Trial) -> None:
-    (trial.folder / "result.json").unlink(missing_ok=True)  # of a failure, now tried again
     started = perf_counter()
     try:
         with _quiet():
@@ -105,8 +95,6 @@ def _run_alone(trial: Trial) -> None:
         (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record = _record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
     record["seconds"] = perf_counter() - started
-    if trial.done():  # by a process to which a network's server gave this one's lock
-        return
     write_json(trial.folder / "result.json", record)
     if record["status"] in DONE:
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
@@ -117,6 +105,7 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
         "id": trial.name,
         "variant": trial.variant.name,
         "seed": trial.seed,
+        "fraction": trial.fraction,
         "status": status,
         "reason": reason,
         "epochs": [],
@@ -130,7 +119,7 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
 
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
-    study_data = load_data(trial.settings.data)
+    study_data = part_of(load_data(trial.settings.data), trial.fraction, seed=trial.seed)
     backbone = backbone_of(trial.settings, study_data)
     network = build_network(
         backbone,
@@ -148,7 +137,7 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     network.eval()
     if trial.variant.gate is not None:
         record["gates"] = _look(network, study_data)
-        if trial.seed == 0:
+        if trial.seed == 0 and trial.fraction == 1:
             record["picture"] = _draw(trial, network, study_data)
     path = trial.folder / "model.safetensors"
     checkpoints.save(
