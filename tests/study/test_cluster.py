@@ -33,7 +33,7 @@ def environment():
     }
 
 
-def until(found, process=None, seconds=120):
+def until(found, process=None, seconds=300):
     """What ``found`` returns once it is something."""
     deadline = time.monotonic() + seconds
     while not (value := found()):
@@ -125,7 +125,9 @@ def at_work(out):
     found = {}
     for note in out.glob("trials/*/.lock.json"):
         told = read_json(note)
-        if told is not None and list(note.parent.glob("training/*.ckpt")):
+        if told is None or gone(told["pid"]):  # a killed process leaves its note
+            continue
+        if list(note.parent.glob("training/*.ckpt")):
             found[note.parent] = told
     return found
 
@@ -153,7 +155,7 @@ def finished(cluster, settings, tmp_path_factory):
     folder, told = next(iter(until(lambda: at_work(out), process).items()))
     os.kill(told["parent"], signal.SIGKILL)
     until(lambda: gone(told["pid"]), seconds=20)
-    _, text = process.communicate(timeout=300)
+    _, text = process.communicate(timeout=600)
     assert process.returncode == 0, text[-3000:]
     return out, holders, after_the_study, folder, told
 

@@ -193,6 +193,7 @@ def test_a_backbone_of_the_working_directory_runs_in_the_workers(pictures, tmp_p
     )
     script = Path(sys.executable).with_name("whatwhere")
     options = "--backbone mine:make --control none --variants none,se --where stages.?"
+    options += " --fractions 0.5"
     done = subprocess.run(
         [script, "compare", pictures, "--out", "o", *options.split(), "--seeds=1", "--epochs=1"],
         cwd=tmp_path,
@@ -204,6 +205,9 @@ def test_a_backbone_of_the_working_directory_runs_in_the_workers(pictures, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     results = read_json(tmp_path / "o" / "results.json")
     assert [trial["status"] for trial in results["trials"]] == ["finished"] * 2
+    assert [trial["fraction"] for trial in results["parts"]] == [0.5, 0.5]
+    rows = list(csv.DictReader((tmp_path / "o" / "results.csv").read_text().splitlines()))
+    assert [row["fraction"] for row in rows] == ["1.0", "1.0", "0.5", "0.5"]
     assert {row["name"]: row["sites"] for row in results["variants"]} == {"none": 0, "se": 3}
 
 

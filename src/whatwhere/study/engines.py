@@ -4,6 +4,7 @@ Each is used through ``concurrent.futures``: a trial is submitted, and its futur
 record stands in the study's folder.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -114,7 +115,8 @@ class Dask:
         except ImportError as error:
             raise StudyError(f"a worker can't import what the trials need: {error}") from error
         finally:
-            client.close()
+            with _silent("distributed.client"):  # a scheduler that is gone is said in a line
+                client.close()
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,17 @@ def cluster_engine(cluster: str, ticket: Ticket) -> Engine:
 
 def _pickled(trial: Trial, ticket: Ticket) -> bytes:
     return pickle.dumps(replace(trial, run=ticket.run))
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
 
 
 @contextmanager
