@@ -1,15 +1,15 @@
 """Gates into a pretrained network, fine-tuned on a new task, beside fine-tuning without them.
 
 ``python examples/fine_tune.py [--weights FILE] [--epochs N] [--seeds N]``: the network has learned
-to tell the digits 0 to 4 apart and is to learn 5 to 9 from 50 samples each. The steps are those of any
-pretrained network:
+to tell the digits 0 to 4 apart and is to learn 5 to 9 from 50 samples each. The steps are those of
+any pretrained network:
 
     model = torchvision.models.resnet18(weights="DEFAULT")
     model.fc = torch.nn.Linear(512, classes)
     whatwhere.attend(model, "cbam")
     optimizer = torch.optim.AdamW(whatwhere.parameter_groups(model, 1e-4, gate_lr=3e-3))
 
-``--weights`` takes a checkpoint that ``whatwhere.save`` wrote, and saves the pretraining.
+``--weights`` takes a checkpoint that ``whatwhere.save`` wrote, in place of the pretraining.
 """
 
 import argparse

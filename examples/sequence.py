@@ -1,9 +1,9 @@
 """When does a sequence matter? A 1-D network with temporal attention, and where its gate looks.
 
 ``python examples/sequence.py [--out FOLDER] [--epochs N]`` reads handwritten digits row by row, a
-sequence of 28 rows with 28 channels, shifted in time and followed and preceded by rows of other
-digits cut short, trains a 1-D residual net with a gate over time, and prints how much more weight
-the gate gives to the steps that show the digit. The picture it writes has the sequence and the weights.
+sequence with 28 channels, at some place among scraps of other digits. It trains a 1-D residual net
+with gates over time, prints how much more weight they give to the steps that show the digit, and
+writes a picture of sequences and weights.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LENGTH = 60
 
 
 def sequences(seed=0):
-    """Sequences (N, 28, 60) of noise and scraps with one whole digit, labels, and where it begins."""
+    """Sequences (N, 28, 60) with one whole digit each, labels, and where the digits begin."""
     pixels, labels = mnist_data()
     digits = torch.from_numpy(pixels).float().reshape(-1, 28, 28) / 255
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +77,10 @@ def main():
         weights = F.interpolate(gate.flatten(1)[:, None], LENGTH, mode="nearest")[:, 0]
         inside, outside = weights[shown].mean().item(), weights[~shown].mean().item()
         print(f"{name}: mean weight {inside:.3f} while the digit is there, {outside:.3f} otherwise")
-    titles = [f"a {label}, from step {begin}" for label, begin in zip(labels[4000:], begins)]
+    titles = [
+        f"a {int(label)}, from step {int(begin)}"
+        for label, begin in zip(labels[4000:], begins, strict=True)
+    ]
     figure = look.figure(model, test[:3], titles=titles[:3], grad_cam=False)
     figure.savefig(given.out / "gates.png", dpi=110, bbox_inches="tight")
     print(f"picture: {given.out / 'gates.png'}")

@@ -15,23 +15,26 @@ from typing import Any
 
 import pandas
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 import whatwhere
 from whatwhere.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
+from whatwhere.study.engines import Engine, cluster_engine
+from whatwhere.study.locks import HeldError, locked
 from whatwhere.study.plan import control_variant, measure
+from whatwhere.study.remote import issue
 from whatwhere.study.report import write_report
-from whatwhere.study.rounds import run_rounds
-from whatwhere.study.runner import threads_for
+from whatwhere.study.rounds import run_parts, run_rounds
+from whatwhere.study.runner import threads_for, workers_for
 from whatwhere.study.settings import CONTROL, StudyError, StudySettings, changes, parse_variants
 from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trainer import check_devices, started_processes
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
+LOCK_WITHIN = 2.0  # a worker that looks whether the study lives has its lock for a moment
 PACKAGES = (
     "torch",
     "torchvision",
@@ -49,6 +52,7 @@ def compare(
     run: Path,
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     command: str = "whatwhere.study.compare",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def compare(
         settings: what to compare on what.
         run: the study's folder, made if missing.
         workers: worker processes; by default as many as pay on this machine.
+        cluster: run the trials on one: a Dask scheduler's address or file, "ray" or ray://...
         command: how to say in the report what was run.
         console: where progress goes; by default standard error.
 
@@ -74,19 +79,21 @@ def compare(
         raise StudyError(
             f"expected --out outside the data, got {run} inside {settings.data.source}"
         )
+    if cluster is not None and workers is not None:
+        raise StudyError("expected --workers or --cluster, got both: a cluster has its own workers")
     console.print(f"reading the data: {settings.data.source}")
     study_data = load_data(settings.data)
     workers = _workers(settings, study_data, workers)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / ".lock", timeout=0):
-            return _compare(settings, study_data, run, workers, command, console)
+        with locked(run / ".lock", timeout=LOCK_WITHIN):
+            return _compare(settings, study_data, run, workers, cluster, command, console)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
         raise
-    except Timeout as error:
+    except HeldError as error:
         raise StudyError(
-            f"another process is at work in {run}; wait for it, or choose another --out"
+            f"another study is at work in {run}: {error}; wait for it, or choose another --out"
         ) from error
 
 
@@ -112,6 +119,7 @@ def _compare(
     study_data: StudyData,
     run: Path,
     workers: int | None,
+    cluster: str | None,
     command: str,
     console: Console,
 ) -> dict[str, Any]:
@@ -120,10 +128,19 @@ def _compare(
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
     first = len(plan["variants"]) * settings.seeds
-    threads = threads_for(first, workers) if known is None else known["threads"]
+    threads = threads_for(first, workers, cluster) if known is None else known["threads"]
     write_json(run / "study.json", {"settings": settings.fixed(), "threads": threads, **plan})
-    trials, stopped = run_rounds(settings, plan["variants"], run, workers, threads, console)
+    ticket = None if cluster is None else issue(run, study_data.fingerprint, threads=threads)
+
+    def engine_for(count: int) -> Engine:
+        if cluster is None or ticket is None:
+            return workers_for(count, asked=workers, threads=threads)
+        return cluster_engine(cluster, ticket)
+
+    trials, stopped = run_rounds(settings, plan["variants"], run, engine_for, console)
+    parts = run_parts(settings, trials, engine_for, console)
     results = _results(settings, plan, study_data, trials, run.name, command)
+    results["parts"] = [trial.result() for trial in parts]
     results["stopping"] = None if stopped is None else stopped.as_dict()
     results["comparisons"] = [each.as_dict() for each in compare_variants(results)]
     results["verdict"] = str(verdict(results))
@@ -216,6 +233,7 @@ def _results(
             "until_sure": settings.until_sure,
             "max_seeds": None if settings.until_sure is None else settings.budget(),
             "seeds": sorted({trial.seed for trial in trials}),
+            "fractions": list(settings.fractions),
         },
         "data": {
             "name": study_data.name,
@@ -239,6 +257,7 @@ def _table(results: dict[str, Any]) -> str:
         {
             "variant": trial["variant"],
             "seed": trial["seed"],
+            "fraction": trial["fraction"],
             "status": trial["status"],
             **{f"test_{k}": v for k, v in (trial["test"] or {}).items()},
             "seconds": trial["seconds"],
@@ -248,7 +267,7 @@ def _table(results: dict[str, Any]) -> str:
             "latency_ratio": costs[trial["variant"]]["latency_ratio"]["median"],
             "training_memory_mb": costs[trial["variant"]]["training_memory_mb"],
         }
-        for trial in results["trials"]
+        for trial in [*results["trials"], *results["parts"]]
     ]
     table: str = pandas.DataFrame(rows).to_csv(index=False)
     return table

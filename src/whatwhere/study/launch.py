@@ -67,6 +67,7 @@ def _spell(trial: Trial) -> str:
             "settings": asdict(trial.settings),
             "variant": [trial.variant.role, trial.variant.name, trial.variant.width],
             "seed": trial.seed,
+            "fraction": trial.fraction,
         }
     )
 
@@ -80,11 +81,12 @@ def _read(text: str) -> Trial:
             "data": DataSettings(**given["data"]),
             "devices": Devices(**given["devices"]),
             "variants": tuple(given["variants"]),
+            "fractions": tuple(given["fractions"]),
         }
     )
     role, name, width = told["variant"]
     variant = widened(width) if role == "control" else parse_variants([name])[-1]
-    return Trial(Path(told["run"]), settings, variant, told["seed"])
+    return Trial(Path(told["run"]), settings, variant, told["seed"], fraction=told["fraction"])
 
 
 def _end_with_the_study() -> None:

@@ -1,13 +1,15 @@
-"""The trials of a study, round by round: the seeds asked for and, --until-sure, more."""
+"""The trials of a study, round by round: the seeds asked for and, --until-sure, more; and parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from whatwhere.study.runner import run_trials, workers_for
+from whatwhere.study.engines import Engine
+from whatwhere.study.runner import run_trials
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.statistics import compare_variants
 from whatwhere.study.stopping import Progress, progress
@@ -18,13 +20,13 @@ def run_rounds(
     settings: StudySettings,
     rows: Sequence[dict[str, Any]],
     run: Path,
-    workers: int | None,
-    threads: int,
+    engine_for: Callable[[int], Engine],
     console: Console,
 ) -> tuple[list[Trial], Progress | None]:
     """Run the seeds asked for and, until sure, more: the trials, and why there are no more.
 
-    A study that resumes passes the same rounds again, whose trials are done.
+    A study that resumes passes the same rounds again, whose trials are done. ``engine_for`` gives
+    what runs so many trials.
     """
     trials: list[Trial] = []
     stopped = None
@@ -32,12 +34,9 @@ def run_rounds(
     while True:
         added = _trials(settings, rows, run, seeds)
         done = sum(trial.done() for trial in added)
-        chosen = workers_for(len(added) - done, asked=workers, threads=threads)
-        console.print(
-            f"{len(added)} trials, {done} of them done, in {chosen.processes} processes of "
-            f"{chosen.threads} threads"
-        )
-        run_trials(added, chosen, console)
+        engine = engine_for(len(added) - done)
+        console.print(f"{len(added)} trials, {done} of them done, {engine}")
+        run_trials(added, engine, console)
         trials += added
         if settings.until_sure is None:
             break
@@ -57,6 +56,24 @@ def run_rounds(
         console.print(f"not sure yet: going on to {stopped.next_seeds} seeds")
         seeds = range(seeds.stop, stopped.next_seeds)
     return trials, stopped
+
+
+def run_parts(
+    settings: StudySettings,
+    trials: Sequence[Trial],
+    engine_for: Callable[[int], Engine],
+    console: Console,
+) -> list[Trial]:
+    """Run the same trials on each share of the training samples asked for, small ones first."""
+    parts = [
+        replace(trial, fraction=fraction)
+        for fraction in sorted(settings.fractions)
+        for trial in trials
+    ]
+    if parts:
+        console.print(f"and on parts of the training samples: {len(parts)} trials")
+        run_trials(parts, engine_for(sum(not trial.done() for trial in parts)), console)
+    return parts
 
 
 def _trials(

@@ -22,7 +22,14 @@ BASELINE = "none"
 CONTROL = "wider"
 MAX_SEEDS = 20  # of --until-sure, if no --max-seeds is given
 LEAST_PAIRS = 5  # of fewer the spread is too often far too small: no study is sure by them
-MAY_CHANGE = ("seeds", "variants", "until_sure", "max_seeds", "checkpoint_every")  # between runs
+MAY_CHANGE = (  # from one run to the next
+    "seeds",
+    "variants",
+    "fractions",
+    "until_sure",
+    "max_seeds",
+    "checkpoint_every",
+)
 
 
 class StudyError(ValueError):
@@ -48,7 +55,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """All that decides a study's numbers. Seeds and variants may grow; most else stays.
+    """All that decides a study's numbers. Seeds, variants and fractions may grow; most else stays.
 
     Args:
         data: what to train on.
@@ -70,6 +77,8 @@ class StudySettings:
         devices: of one training.
         checkpoint_every: how often a training is written down within an epoch, in steps ("200")
             or minutes ("5m"); at the end of an epoch it always is.
+        fractions: shares of the training samples, above 0 and below 1, on which every variant is
+            trained as well; the verdict is on all of them.
     """
 
     data: DataSettings
@@ -90,6 +99,7 @@ class StudySettings:
     max_seeds: int | None = None
     devices: Devices = field(default_factory=Devices)
     checkpoint_every: str = "5m"
+    fractions: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "batch_size"):
@@ -107,6 +117,11 @@ class StudySettings:
         if self.precision == "16-mixed" and self.devices.sharded:
             raise StudyError("expected bf16-mixed or 32-true with --strategy fsdp, got 16-mixed")
         checkpoint_interval(self.checkpoint_every)
+        if not all(0 < fraction < 1 for fraction in self.fractions):
+            raise StudyError(
+                f"expected --fractions above 0 and below 1, got {self.fractions}; all samples are "
+                "used in any case"
+            )
         parse_variants(self.variants)
 
     def _check_until_sure(self) -> None:
