@@ -18,6 +18,9 @@ def serve(
     shape: Annotated[
         str | None, typer.Option(help="of one input, as in 3x224x224, where the file says none")
     ] = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="arrays (D, H, W) are volumes, not clips")
+    ] = False,
     examples: Annotated[
         bool, typer.Option(help="read a study's data, for test samples to try")
     ] = True,
@@ -41,6 +44,7 @@ def serve(
     site = opened(
         path,
         shape=sizes,
+        volumes=volumes,
         with_examples=examples,
         trust=() if trust is None else trust,
         tell=typer.echo,

@@ -32,17 +32,16 @@ def test_data(run: Path) -> StudyData:
     return found
 
 
-def offered(found: StudyData, *, source: str) -> tuple[Input, ...]:
+def offered(found: StudyData, *, volumes: bool) -> tuple[Input, ...]:
     """Test samples, evenly from the whole test set, named by their class."""
-    kinds: dict[int, Kind] = {1: "sequence", 2: "image", 3: "volume"}
-    kind: Kind = "video" if source == "clips" else kinds[found.ndim]
+    kinds: dict[int, Kind] = {1: "sequence", 2: "image", 3: "volume" if volumes else "video"}
     made = []
     for row in _evenly(len(found.test), OFFERED):
         x, label = found.test[row]
         display = found.unnormalise(x)
         if found.ndim > 1 and len(display) not in (1, 3):
             display = display.mean(0, keepdim=True)
-        made.append(Input(found.classes[label], kind, x[None], display, None))
+        made.append(Input(found.classes[label], kinds[found.ndim], x[None], display, None))
     return tuple(made)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from whatwhere.files import read_json
 from whatwhere.inputs import Input, Preparation, preparation_of
 from whatwhere.serve import examples
 from whatwhere.serve.state import Member, Served, members_of, study_of
@@ -23,6 +22,7 @@ class Site:
         offered: inputs to begin with.
         report: the study's report, a page of HTML; None where there is none.
         notes: what there is to know, a line each.
+        volumes: whether arrays of three position axes are volumes, not clips.
     """
 
     name: str
@@ -30,12 +30,14 @@ class Site:
     offered: tuple[Input, ...]
     report: str | None
     notes: tuple[str, ...]
+    volumes: bool
 
 
 def opened(
     path: Path,
     *,
     shape: Sequence[int] | None = None,
+    volumes: bool = False,
     with_examples: bool = True,
     trust: Sequence[str] = (),
     tell: Callable[[str], None] = print,
@@ -45,6 +47,7 @@ def opened(
     Args:
         path: of either; of a trial's checkpoint, the study's data are found as well.
         shape: (C, *S) of one input, where the file does not say.
+        volumes: whether arrays of three position axes are volumes, not clips.
         with_examples: whether to read the study's data for inputs to begin with.
         trust: packages whose functions a file may call to build its network.
         tell: what is told of what takes long.
@@ -64,8 +67,7 @@ def opened(
         tell("reading the study's data, for test samples to try")
         try:
             found = examples.test_data(run)
-            source = read_json(run / "study.json")["settings"]["data"]["source"]
-            offered = examples.offered(found, source=source)
+            offered = examples.offered(found, volumes=volumes)
             samples = examples.samples(found)
         except ValueError as error:  # the page is of use without
             notes.append(f"No test samples: {error}.")
@@ -76,7 +78,7 @@ def opened(
             report = report_page.render(report_page.read_results(path), path)
         except ValueError as error:
             notes.append(f"No report: {error}.")
-    return Site(path.resolve().name, served, offered, report, tuple(notes))
+    return Site(path.resolve().name, served, offered, report, tuple(notes), volumes)
 
 
 def _about(members: Sequence[Member], preparation: Preparation) -> str:

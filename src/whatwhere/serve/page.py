@@ -16,7 +16,6 @@ from whatwhere.serve.drawing import thumbnail
 from whatwhere.serve.events import QUICK
 from whatwhere.serve.gates_tab import GatesTab
 from whatwhere.serve.opening import Site
-from whatwhere.serve.state import Served
 from whatwhere.serve.uploads import MEGABYTES, SECONDS, UploadError, take
 from whatwhere.serve.variants_tab import VariantsTab
 from whatwhere.serve.words import plainly
@@ -50,7 +49,7 @@ def build(site: Site) -> gr.Blocks:
                         gr.HTML(_framed(site.report))
                     tabs.append(third)
         given_anew = [
-            gates.show_after(file.upload(_take(served), file, [given, said, file], **QUICK)),
+            gates.show_after(file.upload(_take(site), file, [given, said, file], **QUICK)),
             gates.show_after(gallery.select(_choose(offered), None, [given, said], **QUICK)),
             gates.fill_after(page.load(lambda: _first(offered), None, [given, said], **QUICK)),
         ]
@@ -102,13 +101,13 @@ def _fetch_nothing(file: gr.File) -> None:
     file.async_move_resource_to_block_cache = of_a_file
 
 
-def _take(served: Served) -> Callable[[str], tuple[Any, Any, None]]:
+def _take(site: Site) -> Callable[[str], tuple[Any, Any, None]]:
     """What reads a file that was dropped: the input or none, what is said of it, an empty zone."""
 
     def taken(path: str) -> tuple[Any, Any, None]:
         name = Path(path).name
         try:
-            given = take(Path(path), served.preparation)
+            given = take(Path(path), site.served.preparation, volumes=site.volumes)
         except UploadError as error:
             return gr.skip(), f"⚠️ **{plainly(name)}** was not taken: {plainly(str(error))}", None
         return given, f"Shown: **{plainly(name)}**", None

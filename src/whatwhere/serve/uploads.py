@@ -34,15 +34,15 @@ class UploadError(ValueError):
     """A file that is refused; the message is for whoever dropped it."""
 
 
-def take(path: Path, preparation: Preparation) -> Input:
-    """Check a file and read it as the network takes it.
+def take(path: Path, preparation: Preparation, *, volumes: bool = False) -> Input:
+    """Check a file and read it as the network takes it; arrays (D, H, W) as volumes or as clips.
 
     Raises:
         UploadError: it is refused, or is no input of this network.
     """
     check(path)
     try:
-        return read_one(path, preparation)
+        return read_one(path, preparation, volumes=volumes)
     except InputError as error:
         raise UploadError(str(error)) from error
 
