@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "primitives": ["tests/ops/interpreted/of_primitives.py"],
     "cbam": ["tests/ops/interpreted/of_cbam.py"],
-    "public": ["tests/ops/interpreted/of_public.py"],
+    "public": ["tests/ops/interpreted/of_public.py", "tests/ops/interpreted/of_benchmark.py"],
     # But for those in float64, which is the specification's on GPUs.
     "dispatch": ["tests/ops/test_dispatch.py", "-k", "cuda and not specifications"],
 }

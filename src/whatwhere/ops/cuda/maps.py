@@ -12,7 +12,7 @@ from whatwhere.ops.cuda.steps import Chunk
 from whatwhere.ops.cuda.tiles import BLOCK, ENOUGH, SMALLEST, WARPS, Plan
 
 # Elements of a tile of taps and positions.
-TAPS = 2048
+TAPS = 1024
 
 
 @dataclass(frozen=True)
