@@ -8,12 +8,28 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: readers see the old content or the new, never a part."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: readers see the old content or the new, never a part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: the user's cache folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if root.is_absolute():  # any other is to be ignored, says the specification of that variable
+        return root / "whatwhere"
+    try:
+        return Path.home() / ".cache" / "whatwhere"
+    except RuntimeError:  # no home, as in some containers
+        return Path("/nonexistent/whatwhere")
 
 
 def remove_parts(folder: Path) -> None:

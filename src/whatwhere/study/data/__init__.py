@@ -18,6 +18,7 @@ from whatwhere.study.data.base import (
     StudyData,
     Truth,
 )
+from whatwhere.study.data.stream.names import is_stream
 
 __all__ = [
     "Augmented",
@@ -46,6 +47,8 @@ def _find(settings: DataSettings) -> Found:
         return embedded[settings.source](settings)
     if settings.source.startswith(torchvision_sets.PREFIX):
         return torchvision_sets.find(settings)
+    if is_stream(settings.source):
+        return _find_stream(settings)
     path = Path(settings.source)
     if path.is_dir():
         return folder.find(settings)
@@ -53,6 +56,17 @@ def _find(settings: DataSettings) -> Found:
         return arrays.find(settings)
     there = "is a file of another kind" if path.exists() else "does not exist"
     raise DataError(
-        'expected source to be "digits", "clips", a folder of images, an .npz file or '
-        f"torchvision:NAME; {settings.source!r} {there}"
+        'expected source to be "digits", "clips", a folder of images, an .npz file, '
+        "shards (.tar or .parquet, by path or URL), hf:NAME or torchvision:NAME; "
+        f"{settings.source!r} {there}"
     )
+
+
+def _find_stream(settings: DataSettings) -> Found:
+    try:
+        from whatwhere.study.data.stream.find import find
+    except ImportError as problem:
+        raise DataError(
+            f"shards need what comes with pip install 'whatwhere[stream]': {problem}"
+        ) from problem
+    return find(settings)
