@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from whatwhere import checkpoints
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.build import build_network, load_data
+from whatwhere.study.loaders import EpochOrder
 from whatwhere.study.settings import parse_variants
-from whatwhere.study.training import Classifier, EpochOrder
+from whatwhere.study.training import Classifier
 from whatwhere.study.trial import Trial, run_trial
 
 ROOT = Path(__file__).parents[2]

@@ -29,13 +29,9 @@ from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
+from whatwhere.study.loaders import evaluation_loader, training_loader
 from whatwhere.study.settings import StudySettings, Variant
-from whatwhere.study.training import (
-    Classifier,
-    DivergedError,
-    evaluation_loader,
-    training_loader,
-)
+from whatwhere.study.training import Classifier, DivergedError
 
 DONE = ("finished", "diverged")
 PICTURED_SAMPLES = 4
