@@ -1,7 +1,7 @@
 """The batches of a training, in an order that the seed and the epoch alone decide."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -9,15 +9,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from whatwhere.study.data import Augmented, Split
+from whatwhere.study.data.stream.order import Layout, near_order
 from whatwhere.study.settings import StudySettings
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
-    """Every index once per epoch, in an order that depends on the seed and the epoch alone."""
+    """Every index once per epoch, in an order that depends on the seed and the epoch alone.
 
-    def __init__(self, length: int, *, seed: int) -> None:
+    Args:
+        length: how many there are.
+        seed: of the order.
+        layout: of samples in shards, which are then read in long pieces.
+        batch_size: of the batches that this order becomes; only of importance with a layout.
+    """
+
+    def __init__(
+        self, length: int, *, seed: int, layout: Layout | None = None, batch_size: int = 1
+    ) -> None:
         self.length = length
         self.seed = seed
+        self.layout = layout
+        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -28,9 +40,18 @@ class EpochOrder(Sampler[tuple[int, int]]):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        for index in torch.randperm(self.length, generator=generator).tolist():
+        for index in self._order():
             yield self.epoch, index
+
+    def _order(self) -> Iterable[int]:
+        if self.layout is not None:
+            order = near_order(
+                self.layout, batch_size=self.batch_size, seed=self.seed, epoch=self.epoch
+            )
+            return map(int, order)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        indices: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return indices
 
 
 class EpochView(Dataset[tuple[Tensor, int]]):
@@ -50,7 +71,9 @@ def training_loader(split: Split, settings: StudySettings, *, seed: int) -> Data
     return DataLoader(
         EpochView(Augmented(split, seed=seed)),
         batch_size=settings.batch_size,
-        sampler=EpochOrder(len(split), seed=seed),
+        sampler=EpochOrder(
+            len(split), seed=seed, layout=split.layout, batch_size=settings.batch_size
+        ),
         drop_last=len(split) > settings.batch_size,
         num_workers=_loader_processes(),
     )

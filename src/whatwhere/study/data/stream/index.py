@@ -63,7 +63,9 @@ def read_sample(content: bytes, side: int) -> Tensor:
     if not content.startswith(b"\x93NUMPY"):
         return fit(decode(content, side), side)
     array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and len(array.T) in (1, 3))):
+    if array.dtype == np.uint8 and (
+        array.ndim == 2 or (array.ndim == 3 and len(array.T) in (1, 3))
+    ):
         pixels = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
         return fit(torch.from_numpy(pixels), side)
     if array.dtype.kind not in "fi" or array.ndim != 2:
@@ -142,10 +144,14 @@ def _read(shard: Shard, *, size: int, side: int) -> ShardIndex:
             f"arrays of shapes {sorted(shapes - {()})}"
         )
     return ShardIndex(
-        **{name: np.array(rows[name], np.int64) for name in ("place", "size", "block", "label")},
-        **{
-            name: np.array(rows[name], np.float32) for name in ("mean", "variance", "low", "high")
-        },
+        place=np.array(rows["place"], np.int64),
+        size=np.array(rows["size"], np.int64),
+        block=np.array(rows["block"], np.int64),
+        label=np.array(rows["label"], np.int64),
+        mean=np.array(rows["mean"], np.float32),
+        variance=np.array(rows["variance"], np.float32),
+        low=np.array(rows["low"], np.float32),
+        high=np.array(rows["high"], np.float32),
         labels=tuple(labels),
         shape=shapes.pop() if shapes else (),
         grey=grey,

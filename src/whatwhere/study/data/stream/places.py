@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.study.data.stream.names import Kind
 from whatwhere.study.data.stream.index import ShardIndex
+from whatwhere.study.data.stream.names import Kind
 
 Ints = NDArray[np.int64]
 

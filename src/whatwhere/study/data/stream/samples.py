@@ -13,8 +13,8 @@ from whatwhere.study.data.pixels import in_rgb
 from whatwhere.study.data.stream.index import read_sample
 from whatwhere.study.data.stream.order import MEMORY
 from whatwhere.study.data.stream.parquet import read_group
-from whatwhere.study.data.stream.shards import Shard, fetch, opened
 from whatwhere.study.data.stream.places import Places
+from whatwhere.study.data.stream.shards import Shard, fetch, opened
 
 Ints = NDArray[np.int64]
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,8 @@ from whatwhere.study.data.stream.names import ENDINGS, PREFIX, Kind, expand, pat
 STAMPS = ("ETag", "etag", "sha256", "mtime", "Last-Modified", "LastModified", "last_modified")
 WAITS = (1.0, 4.0, 15.0)  # seconds, before a read that failed is tried again
 READ_AHEAD = 2**22  # bytes fetched at once while a shard is read from start to end
+
+_systems: dict[tuple[str, int], Any] = {}
 
 
 @dataclass(frozen=True)
@@ -124,18 +125,15 @@ def _failing_clearly(url: str) -> Iterator[None]:
 
 def file_system(url: str) -> tuple[Any, str]:
     """The file system of a URL or path, and the path in it."""
-    # Those with a network connection are of the process that made them: a forked one needs its own.
     scheme = urlsplit(url).scheme if "://" in url else "file"
-    system = _file_system(scheme, os.getpid())
-    return system, system._strip_protocol(url)
-
-
-@lru_cache(maxsize=16)
-def _file_system(scheme: str, process: int) -> Any:
-    try:
-        return fsspec.filesystem(scheme, skip_instance_cache=True)
-    except (ValueError, ImportError) as problem:
-        raise DataError(f"{scheme}:// can't be read here: {problem}") from problem
+    # One that has connections serves the process that made it: a forked one needs its own.
+    key = (scheme, os.getpid())
+    if key not in _systems:
+        try:
+            _systems[key] = fsspec.filesystem(scheme, skip_instance_cache=True)
+        except (ValueError, ImportError) as problem:
+            raise DataError(f"{scheme}:// can't be read here: {problem}") from problem
+    return _systems[key], _systems[key]._strip_protocol(url)
 
 
 def _matching(pattern: str) -> list[str]:

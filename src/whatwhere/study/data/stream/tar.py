@@ -17,6 +17,8 @@ BLOCK = 2**21  # bytes of neighbours that are read together
 SAMPLE_ENDINGS = (*IMG_EXTENSIONS, ".npy")
 LABEL_ENDINGS = (".cls", ".json", ".txt")  # the first that says something
 
+NO_LABEL = f"no label: expected .cls, .txt, or .json with one of {', '.join(LABEL_NAMES)}"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -73,16 +75,21 @@ def _sample(name: str, entries: list[Entry]) -> Stored:
         problem = f"expected one image or array, got {len(samples)} among its files {endings}"
         return Stored(name, entries[0].start, 0, b"", None, problem)
     [only] = samples
-    by_ending = {entry.ending: entry.content for entry in entries}
-    label, problem = None, None
+    label: str | None = None
     try:
-        labels = (_label(each, by_ending[each]) for each in LABEL_ENDINGS if each in by_ending)
-        label = next((each for each in labels if each is not None), None)
+        label = _first_label(entries)
+        problem = None if label is not None else NO_LABEL
     except ValueError as error:
         problem = f"its label can't be read: {error}"
-    if label is None and problem is None:
-        problem = f"no label: expected .cls, .txt, or .json with one of {', '.join(LABEL_NAMES)}"
     return Stored(name, only.start, len(only.content), only.content, label, problem)
+
+
+def _first_label(entries: list[Entry]) -> str | None:
+    by_ending = {entry.ending: entry.content for entry in entries}
+    for ending in LABEL_ENDINGS:
+        if ending in by_ending and (label := _label(ending, by_ending[ending])) is not None:
+            return label
+    return None
 
 
 def _label(ending: str, content: bytes) -> str | None:
