@@ -1,5 +1,6 @@
 """The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def compare(
     data: Annotated[
         str,
         typer.Argument(
-            help="digits or clips (embedded), a folder of images, a .npz file, torchvision:NAME"
+            help="digits or clips (embedded), a folder of images, a .npz file, shards by path or "
+            "URL as in 'train-{000..011}.tar', hf:NAME, torchvision:NAME"
         ),
     ] = "digits",
     out: Annotated[
@@ -109,7 +111,8 @@ def compare(
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 
-    name = Path(data).resolve().stem.replace(":", "-") + ("-fast" if fast else "")
+    name = re.sub(r"[^\w.+-]+", "-", Path(data).resolve().stem).strip("-")
+    name += "-fast" if fast else ""
     results = run_study(
         settings,
         Path("runs") / name if out is None else out,

@@ -8,9 +8,9 @@ are read together, are used close to each other. A training's batches are dealt 
 
 K lanes by batch, since K loader processes take batches in turn, and P by position, since each of
 P ranks takes every Pth sample of a batch. The blocks, in random order and shuffled inside, are cut
-into as many stretches, one for each lane, and each stretch is shuffled among a few blocks at a time.
-With up to K processes and up to P ranks (and if these divide K and P), every block is read by one
-process, except for those at the cuts.
+into as many stretches, one for each lane, and each stretch is shuffled among a few blocks at a
+time. With up to K processes and up to P ranks (and if these divide K and P), every block is read
+by one process, except for those at the cuts.
 
 K and P depend on the data alone, so that the order depends on the seed, the epoch and the batch
 size, not on who reads.

@@ -72,15 +72,17 @@ def _sample(name: str, entries: list[Entry]) -> Stored:
     samples = [entry for entry in entries if entry.ending in SAMPLE_ENDINGS]
     if len(samples) != 1:
         endings = ", ".join(entry.ending for entry in entries)
-        problem = f"expected one image or array, got {len(samples)} among its files {endings}"
-        return Stored(name, entries[0].start, 0, b"", None, problem)
+        reason = f"expected one image or array, got {len(samples)} among its files {endings}"
+        return Stored(name, entries[0].start, 0, b"", None, reason)
     [only] = samples
     label: str | None = None
+    problem: str | None = NO_LABEL
     try:
         label = _first_label(entries)
-        problem = None if label is not None else NO_LABEL
     except ValueError as error:
         problem = f"its label can't be read: {error}"
+    if label is not None:
+        problem = None
     return Stored(name, only.start, len(only.content), only.content, label, problem)
 
 
