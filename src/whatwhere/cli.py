@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
+"""The command line: ``whatwhere compare``, ``train``, ``bench``, ``cost`` and the others."""
 
 import re
 import shlex
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.train_command import train
 
 app = typer.Typer(
     add_completion=False,
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 
 
+app.command()(train)
 app.command()(export)
 
 

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from whatwhere.study.networks import SmallResNet
+
 
 def make(classes, *, in_channels, ndim, width=1.0):
     assert ndim == 2
@@ -14,3 +16,13 @@ def make(classes, *, in_channels, ndim, width=1.0):
 
 def fixed(classes, *, in_channels, ndim):
     return make(classes, in_channels=in_channels, ndim=ndim)
+
+
+def grouped(classes, *, in_channels, ndim):
+    """A residual network whose norms see one sample at a time, not the batch."""
+    network = SmallResNet(classes, in_channels=in_channels, ndim=ndim, channels=(8, 16, 16))
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(4, child.num_features))
+    return network

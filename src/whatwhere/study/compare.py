@@ -30,6 +30,7 @@ from whatwhere.study.settings import (
     StudyError,
     StudySettings,
     Variant,
+    changes,
     parse_variants,
 )
 from whatwhere.study.statistics import compare_variants
@@ -123,13 +124,7 @@ def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
             f"expected a study's settings in {run / 'study.json'}, got something else; choose "
             "another --out"
         )
-    asked = settings.fixed()
-    names = sorted(set(asked) | set(known["settings"]))
-    differences = [
-        f"{name} was {known['settings'].get(name)!r} and is now {asked.get(name)!r}"
-        for name in names
-        if known["settings"].get(name) != asked.get(name)
-    ]
+    differences = changes(known["settings"], settings.fixed())
     if differences:
         raise StudyError(
             f"{run} holds a study with other settings: {'; '.join(differences)}. Seeds and "

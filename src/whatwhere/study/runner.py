@@ -24,8 +24,9 @@ from rich.progress import (
 )
 
 from whatwhere.files import read_json
+from whatwhere.study.processes import run_trial
 from whatwhere.study.settings import StudyError
-from whatwhere.study.trial import Trial, run_trial
+from whatwhere.study.trial import Trial
 
 LOST_WORKERS_ALLOWED = 5
 

@@ -1,17 +1,13 @@
 """One trial: build a variant's network, train it, measure it, look at its gates, write it down.
 
 ``trials/ID/result.json`` is written last and whole; where it stands, the trial is done. Until
-then ``trials/ID/training/`` holds Lightning's checkpoint of the last finished epoch, from which a
-killed trial goes on.
+then ``trials/ID/training/`` holds Lightning's last checkpoints, at the end of an epoch and within
+one, from which a killed trial goes on at the very sample.
 """
 
-import logging
-import math
 import shutil
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,8 +15,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from whatwhere import checkpoints
@@ -29,8 +23,17 @@ from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
 from whatwhere.study.data import StudyData
-from whatwhere.study.loaders import evaluation_loader, training_loader
+from whatwhere.study.loaders import Batches, training_loader
 from whatwhere.study.settings import StudySettings, Variant
+from whatwhere.study.trainer import (
+    ProgressFile,
+    check_devices,
+    checkpointing,
+    is_first_process,
+    latest_checkpoint,
+    make_trainer,
+    quiet,
+)
 from whatwhere.study.training import Classifier, DivergedError
 
 DONE = ("finished", "diverged")
@@ -72,28 +75,49 @@ class Trial:
         return record is not None and record["status"] in DONE
 
 
-def run_trial(trial: Trial) -> None:
-    """Run or resume a trial to its record; what goes wrong is in the record, not raised."""
-    if trial.done():
-        return
+@dataclass(frozen=True)
+class Training(Trial):
+    """A trial in a folder of its own, which belongs to no study."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the training keeps everything."""
+        return self.run
+
+
+def run_trial(trial: Trial) -> dict[str, Any]:
+    """Run or resume a trial to its record; what goes wrong is in the record, not raised.
+
+    Where Lightning starts further processes, they run the command of this one, and so this
+    function too. The first of them writes; the others return what they know.
+    """
+    known = trial.result()
+    if known is not None and known["status"] in DONE:
+        return known
     trial.folder.mkdir(parents=True, exist_ok=True)
     started = perf_counter()
+    failure = ""
     try:
-        with _quiet():
+        with quiet():
             record = _train_and_measure(trial)
     except DivergedError as error:
-        record = _record(trial, status="diverged", reason=str(error))
+        record = empty_record(trial, status="diverged", reason=str(error))
         record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
-        (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record = _record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
+        failure = traceback.format_exc()
+        record = empty_record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
     record["seconds"] = perf_counter() - started
-    write_json(trial.folder / "result.json", record)
-    if record["status"] in DONE:
-        shutil.rmtree(trial.folder / "training", ignore_errors=True)
+    if is_first_process():
+        if failure:
+            (trial.folder / "error.txt").write_text(failure, encoding="utf-8")
+        write_json(trial.folder / "result.json", record)
+        if record["status"] in DONE:
+            shutil.rmtree(trial.folder / "training", ignore_errors=True)
+    return record
 
 
-def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str, Any]:
+def empty_record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str, Any]:
+    """What every record has, before it is filled in."""
     return {
         "id": trial.name,
         "variant": trial.variant.name,
@@ -110,21 +134,29 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
 
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
-    study_data = load_data(trial.settings.data)
-    backbone = backbone_of(trial.settings, study_data)
-    network = build_network(
-        backbone,
-        trial.variant,
-        where=trial.settings.where,
-        start=trial.settings.start,
-        shape=study_data.shape,
-        seed=trial.seed,
-    )
-    classifier, resumed = _fit(trial, network, study_data)
-    record = _record(trial, status="finished")
+    settings = trial.settings
+    study_data = load_data(settings.data)
+    check_devices(settings, study_data)
+    backbone = backbone_of(settings, study_data)
+
+    def build() -> nn.Module:
+        return build_network(
+            backbone,
+            trial.variant,
+            where=settings.where,
+            start=settings.start,
+            shape=study_data.shape,
+            seed=trial.seed,
+        )
+
+    classifier, trainer, resumed = _fit(trial, build(), study_data)
+    record = empty_record(trial, status="finished")
     record["resumed"] = resumed
     record["epochs"] = classifier.history
-    record["test"] = _test(trial, classifier, study_data)
+    record["test"] = classifier.final
+    network = _whole(trainer, classifier, build)
+    if network is None:
+        return record
     network.eval()
     if trial.variant.gate is not None:
         record["gates"] = _look(network, study_data)
@@ -152,40 +184,54 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     return record
 
 
-def _fit(trial: Trial, network: nn.Module, study_data: StudyData) -> tuple[Classifier, int]:
+def _fit(
+    trial: Trial, network: nn.Module, study_data: StudyData
+) -> tuple[Classifier, lightning.Trainer, int]:
     settings = trial.settings
-    loader = training_loader(study_data.train, settings, seed=trial.seed)
+    batches = Batches(study_data, settings, seed=trial.seed)
+    steps = len(training_loader(study_data.train, settings, seed=trial.seed))
     classifier = Classifier(
         network,
         settings,
         classes=len(study_data.classes),
-        steps=settings.epochs * len(loader),
+        steps=settings.epochs * steps,
         seed=trial.seed,
     )
-    resumes = _count_start(trial)
-    trainer = _trainer(
-        trial,
+    trainer = make_trainer(
+        settings,
+        device=trial.device,
+        logs=trial.run / "tensorboard",
+        name=trial.name,
         callbacks=[
-            ModelCheckpoint(
-                dirpath=trial.folder / "training",
-                filename="{epoch:05d}",
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
-            _Progress(trial.folder / "progress.json", settings.epochs, len(loader)),
+            *checkpointing(trial.folder / "training", settings.checkpoint_every),
+            ProgressFile(trial.folder / "progress.json", settings.epochs, steps),
         ],
     )
-    validation = evaluation_loader(study_data.val, settings)
-    for saved in sorted((trial.folder / "training").glob("*.ckpt"), reverse=True):
-        try:
-            torch.load(saved, map_location="cpu", weights_only=True)
-        except Exception:  # torn by a full disk, say: the one before it, or the start, will do
-            saved.unlink()
-            continue
-        trainer.fit(classifier, loader, validation, ckpt_path=str(saved), weights_only=True)
-        return classifier, resumes
-    trainer.fit(classifier, loader, validation)
-    return classifier, resumes
+    resumes = _count_start(trial) if is_first_process() else 0
+    saved = latest_checkpoint(trial.folder / "training")
+    trainer.fit(
+        classifier,
+        datamodule=batches,
+        ckpt_path=None if saved is None else str(saved),
+        weights_only=True,
+    )
+    trainer.test(classifier, datamodule=batches, verbose=False)
+    return classifier, trainer, resumes
+
+
+def _whole(
+    trainer: lightning.Trainer, classifier: Classifier, build: Callable[[], nn.Module]
+) -> nn.Module | None:
+    """The trained network as it was built, without what several processes need; in the first."""
+    if trainer.world_size == 1:
+        return classifier.network
+    state = trainer.strategy.lightning_module_state_dict()  # of all parts: every process takes part
+    if not is_first_process():
+        return None
+    network = build()
+    own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    network.load_state_dict(own)
+    return network
 
 
 def _count_start(trial: Trial) -> int:
@@ -194,29 +240,6 @@ def _count_start(trial: Trial) -> int:
     starts: int = read_json(path) or 0
     write_json(path, starts + 1)
     return starts
-
-
-def _trainer(trial: Trial, callbacks: list[Callback]) -> lightning.Trainer:
-    on_gpu = torch.cuda.is_available()
-    precision: Any = trial.settings.used_precision()
-    return lightning.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=[trial.device] if on_gpu else 1,
-        precision=precision,
-        max_epochs=trial.settings.epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(trial.run / "tensorboard", name=trial.name, version=""),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-
-
-def _test(trial: Trial, classifier: Classifier, study_data: StudyData) -> dict[str, float]:
-    trainer = _trainer(trial, callbacks=[])
-    trainer.test(classifier, evaluation_loader(study_data.test, trial.settings), verbose=False)
-    return classifier.collect("final")
 
 
 def _look(network: nn.Module, study_data: StudyData) -> list[dict[str, Any]]:
@@ -235,46 +258,3 @@ def _draw(trial: Trial, network: nn.Module, study_data: StudyData) -> str:
     path = trial.folder / "gates.png"
     figure.savefig(path, dpi=110, bbox_inches="tight")
     return str(path.relative_to(trial.run))
-
-
-class _Progress(Callback):
-    """Tells the study's process how far the trial is, through a small file."""
-
-    def __init__(self, path: Path, epochs: int, batches: int) -> None:
-        self.path = path
-        self.total = epochs * batches
-        self.epochs = epochs
-        self._told = -math.inf
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write the number of steps done, twice a second at most."""
-        if perf_counter() - self._told > 0.5:
-            self._told = perf_counter()
-            write_json(
-                self.path,
-                {
-                    "step": trainer.global_step,
-                    "steps": self.total,
-                    "epoch": trainer.current_epoch + 1,
-                    "epochs": self.epochs,
-                },
-            )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on matters the study decides itself."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*smaller than the logging interval.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*LeafSpec.*is deprecated.*",
-            ".*lr_scheduler.step.*before.*optimizer.step.*",
-        ):
-            warnings.filterwarnings("ignore", message=pattern)
-        yield

@@ -216,7 +216,7 @@ def _save(path: Path, index: ShardIndex) -> None:
 
 def _load(path: Path) -> ShardIndex | None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             facts = json.loads(kept["facts"].tobytes())
             columns = {name: kept[name] for name in COLUMNS}
     except FileNotFoundError:

@@ -163,11 +163,9 @@ def _splits(urls: list[str]) -> list[SplitName]:
 
 def _split(url: str) -> SplitName | None:
     path = path_of(url)
-    for text in (path.name, path.parent.name):
-        for word in re.split(r"[^a-z]+", text.lower()):
-            if word in SPLIT_NAMES:
-                return SPLIT_NAMES[word]
-    return None
+    words = re.split(r"[^a-z]+", path.name.lower())
+    told = [word for word in (*words, path.parent.name.lower()) if word in SPLIT_NAMES]
+    return SPLIT_NAMES[told[0]] if told else None
 
 
 def _shard(named: tuple[str, SplitName]) -> Shard:

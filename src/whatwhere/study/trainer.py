@@ -1,0 +1,198 @@
+"""Lightning's Trainer as every training here has it: devices, checkpoints, progress, and quiet."""
+
+import logging
+import math
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from zipfile import BadZipFile
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from whatwhere.files import write_json
+from whatwhere.study.data import StudyData
+from whatwhere.study.devices import DeviceError, Devices, checkpoint_interval
+from whatwhere.study.settings import StudySettings
+
+
+def make_trainer(
+    settings: StudySettings, *, device: int, logs: Path, name: str, callbacks: list[Callback]
+) -> lightning.Trainer:
+    """A trainer for a whole training.
+
+    Args:
+        settings: of the study.
+        device: the GPU to use, where one is asked for.
+        logs: the folder of TensorBoard's logs.
+        name: of the training among them.
+        callbacks: those that train, not those that only look on.
+    """
+    on_gpu = torch.cuda.is_available()
+    devices = settings.devices
+    precision: Any = settings.used_precision()
+    return lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[device] if on_gpu and devices.processes == 1 else devices.devices,
+        num_nodes=devices.num_nodes,
+        strategy=_strategy(devices),
+        use_distributed_sampler=False,  # the loaders share every batch themselves
+        precision=precision,
+        max_epochs=settings.epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(logs, name=name, version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+
+
+def _strategy(devices: Devices) -> str | Strategy:
+    if devices.processes == 1:
+        return "auto"
+    if not devices.sharded:
+        return DDPStrategy()
+    return ModelParallelStrategy(
+        data_parallel_size=devices.processes,
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,  # one file, which any number of devices can take up
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the record; true where a training has one process."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it
+    return rank == 0
+
+
+def started_by() -> str | None:
+    """What started this process as one of several of a training: torchrun, SLURM or nothing."""
+    if TorchElasticEnvironment.detect():
+        return "torchrun"
+    return "SLURM" if SLURMEnvironment.detect() else None
+
+
+def check_devices(settings: StudySettings, data: StudyData) -> None:
+    """Refuse what several processes can't share, or would each do for themselves.
+
+    Raises:
+        DeviceError: torchrun or SLURM started another number of processes than was asked for, or
+            there are more GPUs asked for than there are, or the batches can't be shared.
+    """
+    devices = settings.devices
+    launcher = started_by()
+    if launcher is not None:
+        environments = {"torchrun": TorchElasticEnvironment, "SLURM": SLURMEnvironment}
+        found = environments[launcher]().world_size()
+        if found != devices.processes:
+            raise DeviceError(
+                f"expected --devices and --num-nodes to make up the {found} processes that "
+                f"{launcher} started, got {devices.devices} × {devices.num_nodes}"
+            )
+    elif devices.num_nodes > 1:
+        raise DeviceError(
+            f"expected torchrun or SLURM to start the processes of {devices.num_nodes} machines, "
+            "got neither"
+        )
+    if torch.cuda.is_available() and devices.devices > torch.cuda.device_count():
+        raise DeviceError(
+            f"expected at most --devices {torch.cuda.device_count()}, the GPUs of this machine, "
+            f"got {devices.devices}"
+        )
+    devices.check_batch(settings.batch_size, len(data.train))
+
+
+class WithinEpochs(ModelCheckpoint):
+    """Checkpoints by steps or minutes, beside those at the end of every epoch.
+
+    None after an epoch's last step: Lightning would go on from it with the next epoch, and leave
+    out the validation and the record of this one.
+    """
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time."""
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def checkpointing(folder: Path, every: str) -> list[Callback]:
+    """Checkpoints at the end of every epoch, and within epochs; of each kind the last is kept."""
+    options: dict[str, Any] = {
+        "dirpath": folder,
+        "filename": "{epoch:05d}-{step:09d}",  # by name in the order in which they were made
+        "enable_version_counter": False,
+    }
+    return [
+        ModelCheckpoint(save_on_train_epoch_end=True, **options),
+        WithinEpochs(**checkpoint_interval(every), **options),
+    ]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that can be read; one torn by a full disk, say, is removed."""
+    for saved in sorted(folder.glob("*.ckpt"), reverse=True):
+        try:
+            torch.load(saved, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, pickle.UnpicklingError):
+            if is_first_process():
+                saved.unlink(missing_ok=True)
+            continue
+        return saved
+    return None
+
+
+class ProgressFile(Callback):
+    """Tells the study's process how far the training is, through a small file."""
+
+    def __init__(self, path: Path, epochs: int, batches: int) -> None:
+        self.path = path
+        self.total = epochs * batches
+        self.epochs = epochs
+        self._told = -math.inf
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the number of steps done, twice a second at most."""
+        if trainer.is_global_zero and perf_counter() - self._told > 0.5:
+            self._told = perf_counter()
+            write_json(
+                self.path,
+                {
+                    "step": trainer.global_step,
+                    "steps": self.total,
+                    "epoch": trainer.current_epoch + 1,
+                    "epochs": self.epochs,
+                },
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice on matters the study decides itself."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for pattern in (
+            ".*does not have many workers.*",
+            ".*smaller than the logging interval.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*LeafSpec.*is deprecated.*",
+            ".*sync_dist=True.*",  # what is logged is the same in every process already
+            ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ):
+            warnings.filterwarnings("ignore", message=pattern)
+        yield
