@@ -9,7 +9,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from shards import parquet_shards, picture, sample, tar_shards, write_tar
+from shards import (
+    numbered,
+    numbered_shards,
+    numbers_of,
+    parquet_shards,
+    picture,
+    sample,
+    tar_shards,
+    write_tar,
+)
 
 from whatwhere.study.data import DataError, DataSettings, load
 from whatwhere.study.data.stream import index as index_module
@@ -29,19 +38,6 @@ def settings(source, **options) -> DataSettings:
 
 def sizes(data) -> list[int]:
     return [len(data.train), len(data.val), len(data.test)]
-
-
-def array(value: float, shape: tuple[int, ...] = (1, 8)) -> bytes:
-    content = io.BytesIO()
-    np.save(content, np.full(shape, value, np.float32))
-    return content.getvalue()
-
-
-def numbers(data, split) -> list[int]:
-    """Of samples that are arrays with their number in every place."""
-    low, high = data.value_range
-    every = [data.unnormalise(x).mean() * (high - low) + low for x, _ in split]
-    return [round(float(each)) for each in every]
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
@@ -64,18 +60,15 @@ def test_shards_are_cut_as_folders_are(tmp_path, kind):
 
 
 def test_every_sample_is_itself(tmp_path):
-    values = iter(range(100))
-    for shard, count in enumerate((11, 3, 26)):
-        rows = [
-            {"npy": array(value), "cls": b"ab"[value % 2 : value % 2 + 1]}
-            for _, value in zip(range(count), values, strict=False)
-        ]
-        write_tar(tmp_path / f"{shard}.tar", rows)
+    numbered_shards(tmp_path, [11, 3, 26])
     data = load(settings(tmp_path / "*.tar", size=None))
-    assert (data.shape, data.classes) == ((1, 8), ("a", "b"))
-    every = [numbers(data, split) for split in (data.train, data.val, data.test)]
-    assert sorted(sum(every, [])) == list(range(40))
-    assert [each % 2 for each in every[0]] == data.train.labels.tolist()
+    assert (data.shape, data.classes) == ((1, 8), ("0", "1"))
+    every = []
+    for split in (data.train, data.val, data.test):
+        mine = [numbers_of(data, x)[0] for x, _ in split]
+        assert [number % 2 for number in mine] == split.labels.tolist()
+        every += mine
+    assert sorted(every) == list(range(40))
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
@@ -144,8 +137,8 @@ def spoilt() -> list[dict[str, bytes]]:
         {"png": picture(2, 0), "jpg": picture(2, 0), "cls": b"0"},
         {"png": picture(3, 1), "json": b"{"},
         {"png": picture(4, 1)[:-40], "cls": b"0"},
-        {"npy": array(0.0)[:-4], "cls": b"0"},
-        {"npy": array(np.nan), "cls": b"0"},
+        {"npy": numbered(0.0)[:-4], "cls": b"0"},
+        {"npy": numbered(np.nan), "cls": b"0"},
     ]
 
 
@@ -182,7 +175,7 @@ def test_rows_of_parquet_that_cannot_be_used(tmp_path):
         lambda content: content[:-10240],  # between two samples
         lambda content: content[:5120] + b"\xff" * 512 + content[5632:],
         lambda content: b"\x1f\x8b" + content,
-        lambda content: b"",
+        lambda _: b"",
     ],
 )
 def test_a_damaged_tar_is_named(tmp_path, damage):
@@ -198,7 +191,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path, damage):
     parquet_shards(tmp_path, [20, 20])
     path = tmp_path / "train-00001-of-00002.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match="train-00001-of-00002.parquet"):
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet"):
         load(settings(tmp_path / "*.parquet"))
 
 
@@ -233,7 +226,7 @@ def test_sources_that_are_none(tmp_path, files, source, words):
 
 def test_other_files_of_a_set_are_refused(tmp_path):
     (tmp_path / "train.csv").write_text("image,label\n")
-    with pytest.raises(DataError, match="ending in .csv"):
+    with pytest.raises(DataError, match=r"ending in \.csv"):
         load(settings(f"hf:{tmp_path}"))
 
 
@@ -245,8 +238,10 @@ def test_labels_unknown_in_training_are_refused(tmp_path):
 
 
 def test_arrays_of_two_shapes_are_refused(tmp_path):
-    write_tar(tmp_path / "a.tar", [{"npy": array(0), "cls": b"0"}, {"npy": array(0), "cls": b"1"}])
-    write_tar(tmp_path / "b.tar", [{"npy": array(0, (2, 8)), "cls": b"0"}])
+    write_tar(
+        tmp_path / "a.tar", [{"npy": numbered(0), "cls": b"0"}, {"npy": numbered(0), "cls": b"1"}]
+    )
+    write_tar(tmp_path / "b.tar", [{"npy": numbered(0, (2, 8)), "cls": b"0"}])
     with pytest.raises(DataError, match=r"\(1, 8\) in .*a.tar, \(2, 8\) in .*b.tar"):
         load(settings(tmp_path / "*.tar", size=None))
     with pytest.raises(DataError, match="expected size only with images"):

@@ -1,4 +1,4 @@
-"""The order in which samples of shards are taken: every one once, the same for all, near together."""
+"""The order in which samples of shards are taken: every one once, and neighbours together."""
 
 from collections import defaultdict
 
