@@ -1,6 +1,5 @@
 """The command line: ``whatwhere compare``, ``train``, ``bench``, ``cost`` and the others."""
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -83,7 +82,7 @@ def compare(
 
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
-    from whatwhere.study.data import DataSettings
+    from whatwhere.study.data import DataSettings, folder_name
     from whatwhere.study.settings import StudySettings, default_variants
 
     small: dict[str, Any] = {"seeds": 2, "epochs": 4, "max_train": 1500} if fast else {}
@@ -113,8 +112,7 @@ def compare(
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 
-    name = re.sub(r"[^\w.+-]+", "-", Path(data).resolve().stem).strip("-")
-    name += "-fast" if fast else ""
+    name = folder_name(data) + ("-fast" if fast else "")
     results = run_study(
         settings,
         Path("runs") / name if out is None else out,

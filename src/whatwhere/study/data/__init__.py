@@ -5,6 +5,7 @@
 ((1, 12, 24, 24), 20, torch.Size([10, 12]))
 """
 
+import re
 from pathlib import Path
 
 from whatwhere.study.data import arrays, clips, digits, folder, torchvision_sets
@@ -18,7 +19,7 @@ from whatwhere.study.data.base import (
     StudyData,
     Truth,
 )
-from whatwhere.study.data.stream.names import is_stream
+from whatwhere.study.data.stream.names import is_stream, name_of
 
 __all__ = [
     "Augmented",
@@ -28,6 +29,7 @@ __all__ = [
     "Split",
     "StudyData",
     "Truth",
+    "folder_name",
     "load",
 ]
 
@@ -39,6 +41,17 @@ def load(settings: DataSettings) -> StudyData:
         DataError: the source is not there, or what is there cannot be trained on.
     """
     return assemble(_find(settings), settings)
+
+
+def folder_name(source: str) -> str:
+    """What the folder of a study on a source is called by default.
+
+    >>> [folder_name(each) for each in ("cats/train-*.tar", "hf:owner/set:large", "a/x.npz")]
+    ['cats', 'set-large', 'x']
+    """
+    name = name_of(source) if is_stream(source) else Path(source).resolve().stem
+    cleaned = re.sub(r"[^\w.+-]+", "-", name).strip("-.")
+    return "data" if cleaned == "" else cleaned
 
 
 def _find(settings: DataSettings) -> Found:

@@ -10,7 +10,7 @@ from whatwhere.study.data.base import DataError, DataSettings
 from whatwhere.study.data.folder import MARGIN, SIZE, check_skipped
 from whatwhere.study.data.splitting import Ints, Part, SplitName
 from whatwhere.study.data.stream.index import ShardIndex, index_of
-from whatwhere.study.data.stream.names import PREFIX, path_of
+from whatwhere.study.data.stream.names import name_of
 from whatwhere.study.data.stream.order import layout_of
 from whatwhere.study.data.stream.places import places_of
 from whatwhere.study.data.stream.samples import ShardSamples
@@ -45,7 +45,7 @@ def find(settings: DataSettings) -> Found:
     channels = slice(0, 1) if grey else slice(None)
     content = [f"{each.name} {index.digest}" for each, index in zip(shards, indices, strict=True)]
     return Found(
-        name=_name(settings.source),
+        name=name_of(settings.source),
         classes=classes,
         parts=parts,
         views=views("sequences", shape)
@@ -71,7 +71,9 @@ def _shape(shards: Sequence[Shard], indices: Sequence[ShardIndex]) -> tuple[int,
     if not shapes:
         raise DataError(f"expected samples in {shards[0].url} and the others, found none")
     if len(shapes) > 1:
-        told = ", ".join(f"{shape or 'images'} in {url}" for shape, url in shapes.items())
+        told = ", ".join(
+            f"{'images' if shape == () else shape} in {url}" for shape, url in shapes.items()
+        )
         raise DataError(f"expected images alone or arrays of one shape, got {told}")
     return next(iter(shapes))
 
@@ -114,10 +116,3 @@ def _sorted(labels: set[str]) -> tuple[str, ...]:
     if all(label.isdecimal() for label in labels):
         return tuple(sorted(labels, key=int))
     return tuple(sorted(labels))
-
-
-def _name(source: str) -> str:
-    if source.startswith(PREFIX):
-        return source.removeprefix(PREFIX).rstrip("/").rpartition("/")[-1]
-    path = path_of(source)
-    return path.stem if path.parent.name == "" else path.parent.name

@@ -30,10 +30,12 @@ def files_of(name: str) -> list[tuple[str, SplitName]]:
             raise DataError(f"expected the splits of hf:{name} to be train, val, test; got {split}")
         files += [(url, SPLIT_NAMES[str(split).lower()]) for url in urls]
     other = sorted({path_of(url).suffix for url, _ in files} - set(ENDINGS))
-    if other or not files:
+    if not files:
+        raise DataError(f"expected files in hf:{name}, found none")
+    if other:
         raise DataError(
             f"expected hf:{name} to be made of parquet files or WebDataset's tar files, got files "
-            f"ending in {', '.join(other) or 'nothing'}. The hub keeps a copy in parquet of most "
+            f"ending in {', '.join(other)}. The hub keeps a copy in parquet of most "
             "sets: give its URLs, hf://datasets/OWNER/SET@refs%2Fconvert%2Fparquet/..."
         )
     return files

@@ -43,3 +43,15 @@ def expand(pattern: str) -> list[str]:
 def path_of(url: str) -> PurePosixPath:
     """The path in a URL, or a path as it is."""
     return PurePosixPath(urlsplit(url).path if "://" in url else url)
+
+
+def name_of(source: str) -> str:
+    """What the data are called: the set's name, or that of the folder that the shards are in.
+
+    >>> [name_of(each) for each in ("hf:owner/set", "https://host/cats/train-{00..11}.tar")]
+    ['set', 'cats']
+    """
+    if source.startswith(PREFIX):
+        return source.removeprefix(PREFIX).rstrip("/").rpartition("/")[-1]
+    path = path_of(source)
+    return path.stem if path.parent.name == "" else path.parent.name

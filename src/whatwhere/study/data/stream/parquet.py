@@ -75,7 +75,8 @@ def _stored(name: str, row: int, content: bytes | None, label: Any, columns: Col
 
 
 def _columns(url: str, schema: Any) -> Columns:
-    known = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    metadata = {} if schema.metadata is None else schema.metadata
+    known = json.loads(metadata.get(b"huggingface", b"{}"))
     features = known.get("info", {}).get("features", {})
 
     def typed(kind: str) -> list[str]:
@@ -85,10 +86,12 @@ def _columns(url: str, schema: Any) -> Columns:
             if isinstance(feature, dict) and feature.get("_type") == kind
         ]
 
-    images = typed("Image") or [name for name in IMAGE_NAMES if name in schema.names]
+    images = typed("Image")
+    if not images:
+        images = [name for name in IMAGE_NAMES if name in schema.names]
     labels = typed("ClassLabel")
     if len(labels) != 1:
-        candidates = labels or schema.names
+        candidates = labels if labels else schema.names
         labels = [name for name in LABEL_NAMES if name in candidates][:1]
     if len(images) != 1 or len(labels) != 1:
         raise DataError(
