@@ -209,7 +209,7 @@ def test_large_row_groups_are_refused(tmp_path, monkeypatch):
         ({"a.tar": 4}, "b.tar", "b.tar can't be read: FileNotFoundError"),
         ({"train.tar": 4, "more.tar": 4}, "*.tar", "of every shard or of none"),
         ({"val.tar": 4}, "*.tar", "expected shards to train on"),
-        ({"a.tar": 4}, "{a,a}.tar", "got some of them twice"),
+        ({"a.tar": 4}, "{a.tar,*.tar}", "got some of them twice"),
         ({"a.tar": 0}, "a.tar", "found none"),
         ({"a.tar": 1}, "a.tar", "at least 2 classes"),
         ({}, "hf:/nowhere/at/all", "can't be found"),
@@ -273,7 +273,7 @@ def test_a_shard_is_read_once(tmp_path, monkeypatch):
 def test_a_torn_index_is_made_again(tmp_path):
     tar_shards(tmp_path / "set", [20])
     before = load(settings(tmp_path / "set" / "*.tar"))
-    [kept] = (tmp_path / "cache" / "whatwhere" / "shards").iterdir()
+    [kept] = (tmp_path / "cache" / "whatwhere" / "shards").glob("*.npz")
     kept.write_bytes(kept.read_bytes()[:100])
     assert load(settings(tmp_path / "set" / "*.tar")).fingerprint == before.fingerprint
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from shards import numbered_shards, numbers_of, parquet_shards, tar_shards
 
 from whatwhere.study import loaders
+from whatwhere.study.compare import compare
 from whatwhere.study.data import DataError, DataSettings, load
 from whatwhere.study.data.stream import order as order_module
 from whatwhere.study.data.stream import samples as samples_module
@@ -258,3 +260,25 @@ def test_two_processes_over_gloo_share_every_sample(tmp_path):
     assert told["batches"] == [sorted(batch) for batch in alone]
     assert told["tested"] == sorted(numbers_of(data, x)[0] for x, _ in data.test)
     assert told["apart"] == 0.0
+
+
+def test_a_study_reads_its_shards_once(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tar_shards(tmp_path / "set", [40, 24])
+    server = serve(tmp_path / "set")
+    study = replace(
+        settings(f"{server.url}/train-{{000..001}}.tar", size=16),
+        variants=("none",),
+        control="none",
+        seeds=1,
+        epochs=1,
+    )
+    load(study.data)
+    server.sent = 0
+    results = compare(study, tmp_path / "run", workers=1)
+    assert [trial["status"] for trial in results["trials"]] == ["finished"]
+    assert results["data"]["counts"] == {"train": 44, "val": 10, "test": 10}
+    # Twice at most: in the study's process for the shape, and in the trial's, which keeps its
+    # blocks from epoch to epoch. Its index came from the cache, or it would be thrice.
+    size = sum(path.stat().st_size for path in (tmp_path / "set").iterdir())
+    assert server.sent <= 2 * size

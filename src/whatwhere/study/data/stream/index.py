@@ -8,14 +8,16 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -102,8 +104,11 @@ def index_of(shards: Sequence[Shard], *, size: int, side: int) -> list[ShardInde
             path = folder / f"{_key(shard, size, side)}.npz"
             known = _load(path)
             if known is None:
-                known = _read(shard, size=size, side=side)
-                _save(path, known)
+                with _alone(path):
+                    known = _load(path)
+                    if known is None:
+                        known = _read(shard, size=size, side=side)
+                        _save(path, known)
             progress.advance(bar, shard.size)
             return known
 
@@ -112,6 +117,16 @@ def index_of(shards: Sequence[Shard], *, size: int, side: int) -> list[ShardInde
         except BaseException:
             pool.shutdown(cancel_futures=True)  # or it would first read all the others
             raise
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    # Of several processes that begin together, one reads a shard; the others wait for its index.
+    with ExitStack() as stack:
+        with suppress(OSError):  # nothing can be kept here: each reads for itself
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        yield
 
 
 def _read(shard: Shard, *, size: int, side: int) -> ShardIndex:
@@ -205,7 +220,6 @@ def _save(path: Path, index: ShardIndex) -> None:
         **{name: getattr(index, name) for name in COLUMNS},
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content.getvalue())
     except OSError as problem:
         Console(stderr=True, soft_wrap=True).print(

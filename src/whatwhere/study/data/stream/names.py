@@ -17,14 +17,18 @@ def is_stream(source: str) -> bool:
     >>> [is_stream(each) for each in ("hf:cifar10", "a/train-{000..011}.tar", "folder", "x.npz")]
     [True, True, False, False]
     """
-    return source.startswith(PREFIX) or "://" in source or path_of(source).suffix in ENDINGS
+    return (
+        source.startswith(PREFIX)
+        or "://" in source
+        or path_of(source.rstrip("}")).suffix in ENDINGS
+    )
 
 
 def expand(pattern: str) -> list[str]:
     """A pattern without its braces, as shells write them: ranges, and alternatives.
 
-    >>> expand("{train,val}-{08..10}.tar")[1:4]
-    ['train-09.tar', 'train-10.tar', 'val-08.tar']
+    >>> expand("{train-{08..10},val}.tar")
+    ['train-08.tar', 'val.tar', 'train-09.tar', 'train-10.tar']
     """
     found = re.search(r"\{([^{}]*)\}", pattern)
     if found is None:
@@ -37,7 +41,8 @@ def expand(pattern: str) -> list[str]:
         first, last = numbers.groups()
         options = [f"{n:0{len(first)}}" for n in range(int(first), int(last) + 1)]
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [whole for option in options for whole in expand(f"{before}{option}{after}")]
+    every = (whole for option in options for whole in expand(f"{before}{option}{after}"))
+    return list(dict.fromkeys(every))  # an inner brace leaves its outer one's others as they are
 
 
 def path_of(url: str) -> PurePosixPath:
