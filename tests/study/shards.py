@@ -58,7 +58,13 @@ def tar_shards(folder: Path, counts: list[int], *, split: str = "train", first: 
 
 
 def parquet_shards(
-    folder: Path, counts: list[int], *, split: str = "train", first: int = 0, group: int = 5
+    folder: Path,
+    counts: list[int],
+    *,
+    split: str = "train",
+    first: int = 0,
+    group: int = 5,
+    kind: str = "parquet",
 ) -> Path:
     """As Hugging Face's ``datasets`` writes them: features in the metadata, images as structs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +77,24 @@ def parquet_shards(
         numbers = range(first, first + count)
         images = [{"bytes": picture(n, n % 2), "path": None} for n in numbers]
         table = pyarrow.table({"image": images, "label": [n % 2 for n in numbers]})
-        name = f"{split}-{shard:05}-of-{len(counts):05}.parquet"
-        pyarrow.parquet.write_table(
-            table.replace_schema_metadata(metadata), folder / name, row_group_size=group
-        )
+        table = table.replace_schema_metadata(metadata)
+        path = folder / f"{split}-{shard:05}-of-{len(counts):05}.{kind}"
+        if kind == "parquet":
+            pyarrow.parquet.write_table(table, path, row_group_size=group)
+        else:
+            new = pyarrow.ipc.new_stream if shard % 2 else pyarrow.ipc.new_file
+            with new(path, table.schema) as writer:
+                writer.write_table(table, max_chunksize=group)
         first += count
     return folder
+
+
+def arrow_shards(folder: Path, counts: list[int], **options) -> Path:
+    """The same as files and streams of record batches, in turn."""
+    return parquet_shards(folder, counts, kind="arrow", **options)
+
+
+MAKERS = {"tar": tar_shards, "parquet": parquet_shards, "arrow": arrow_shards}
 
 
 def numbered(value: float, shape: tuple[int, ...] = (1, 8)) -> bytes:

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from shards import (
+    MAKERS,
     numbered,
     numbered_shards,
     numbers_of,
@@ -22,8 +23,8 @@ from shards import (
 
 from whatwhere.study.data import DataError, DataSettings, load
 from whatwhere.study.data.stream import index as index_module
-from whatwhere.study.data.stream import parquet as parquet_module
 from whatwhere.study.data.stream import samples as samples_module
+from whatwhere.study.data.stream import tables as tables_module
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +41,9 @@ def sizes(data) -> list[int]:
     return [len(data.train), len(data.val), len(data.test)]
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", list(MAKERS))
 def test_shards_are_cut_as_folders_are(tmp_path, kind):
-    (tar_shards if kind == "tar" else parquet_shards)(tmp_path / "bars", [37, 5, 18])
+    MAKERS[kind](tmp_path / "bars", [37, 5, 18])
     data = load(settings(tmp_path / "bars" / f"train-*.{kind}"))
     assert (data.name, data.shape, sizes(data)) == ("bars", (3, 16, 16), [42, 9, 9])
     assert data.classes == (("0", "1") if kind == "tar" else ("bar", "post"))
@@ -71,22 +72,23 @@ def test_every_sample_is_itself(tmp_path):
     assert sorted(every) == list(range(40))
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", list(MAKERS))
 def test_splits_by_name(tmp_path, kind):
-    make = tar_shards if kind == "tar" else parquet_shards
+    make = MAKERS[kind]
     make(tmp_path / "set", [20, 4])
     make(tmp_path / "set", [6], split="val", first=24)
     make(tmp_path / "set", [8], split="test", first=30)
     data = load(settings(f"{tmp_path}/set/{{train,val,test}}-*.{kind}"))
     assert sizes(data) == [24, 6, 8]
-    assert load(settings(f"{tmp_path}/set/*.{kind}")).fingerprint != ""
+    # In another order, so other data.
+    assert load(settings(f"{tmp_path}/set/*.{kind}")).fingerprint != data.fingerprint
     few = load(settings(f"{tmp_path}/set/*.{kind}", max_train=12))
     assert sizes(few) == [12, 3, 4]
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", list(MAKERS))
 def test_sets_laid_out_as_on_hugging_face(tmp_path, kind):
-    make = tar_shards if kind == "tar" else parquet_shards
+    make = MAKERS[kind]
     make(tmp_path / "set", [20, 4])
     make(tmp_path / "set", [6], split="validation", first=24)
     make(tmp_path / "set", [8], split="test", first=30)
@@ -186,20 +188,32 @@ def test_a_damaged_tar_is_named(tmp_path, damage):
         load(settings(tmp_path / "*.tar"))
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-100], lambda c: c[:300] + bytes(500) + c[800:]])
-def test_a_damaged_parquet_file_is_named(tmp_path, damage):
-    parquet_shards(tmp_path, [20, 20])
-    path = tmp_path / "train-00001-of-00002.parquet"
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-8],
+        lambda content: content[:-500],
+        lambda content: content[:300] + bytes(500) + content[800:],
+        lambda _: b"",
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_damaged_table_is_named(tmp_path, kind, damage):
+    MAKERS[kind](tmp_path, [20, 20])
+    path = tmp_path / f"train-00001-of-00002.{kind}"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet"):
-        load(settings(tmp_path / "*.parquet"))
+    with pytest.raises(
+        DataError, match=rf"train-00001-of-00002\.{kind} (is damaged|can't be read)"
+    ):
+        load(settings(tmp_path / f"*.{kind}"))
 
 
-def test_large_row_groups_are_refused(tmp_path, monkeypatch):
-    parquet_shards(tmp_path, [20])
-    monkeypatch.setattr(parquet_module, "LARGEST_GROUP", 500)
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_large_row_groups_are_refused(tmp_path, monkeypatch, kind):
+    MAKERS[kind](tmp_path, [20])
+    monkeypatch.setattr(tables_module, "LARGEST_GROUP", 500)
     with pytest.raises(DataError, match="fewer rows in a group"):
-        load(settings(tmp_path / "*.parquet"))
+        load(settings(tmp_path / f"*.{kind}"))
 
 
 @pytest.mark.parametrize(
@@ -295,9 +309,9 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     assert load(settings(tmp_path / "b" / "*.tar")).fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", list(MAKERS))
 def test_shards_that_shrink_in_training(tmp_path, kind):
-    (tar_shards if kind == "tar" else parquet_shards)(tmp_path, [40])
+    MAKERS[kind](tmp_path, [40])
     data = load(settings(tmp_path / f"*.{kind}"))
     [path] = tmp_path.glob(f"*.{kind}")
     os.truncate(path, 1000)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from shards import numbered_shards, numbers_of, parquet_shards, tar_shards
+from shards import arrow_shards, numbered_shards, numbers_of, parquet_shards, tar_shards
 
 from whatwhere.study import loaders
 from whatwhere.study.data import DataError, DataSettings, load
@@ -171,11 +171,12 @@ def test_variants_of_a_seed_see_the_same(tmp_path):
     assert first != epoch_of(data, training(data, study, seed=1, epoch=1))
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", ["tar", "parquet", "arrow"])
 def test_shards_on_a_server_are_those_on_the_disk(tmp_path, serve, monkeypatch, kind):
     make, names = {
         "tar": (tar_shards, "train-{000..001}.tar"),
         "parquet": (parquet_shards, "train-0000{0..1}-of-00002.parquet"),
+        "arrow": (arrow_shards, "train-0000{0..1}-of-00002.arrow"),
     }[kind]
     make(tmp_path / "set", [40, 30])
     here = load(DataSettings(source=f"{tmp_path}/set/{names}", size=16))
@@ -189,7 +190,8 @@ def test_shards_on_a_server_are_those_on_the_disk(tmp_path, serve, monkeypatch, 
         assert x.equal(again)
         assert y.equal(label)
     assert server.sent > before
-    assert load(DataSettings(source=f"{server.url}/*.{kind}", size=16)).fingerprint != ""
+    listed = load(DataSettings(source=f"{server.url}/train-*.{kind}", size=16))
+    assert listed.fingerprint == here.fingerprint
 
 
 def test_an_epoch_fetches_about_what_the_shards_have(tmp_path, serve, monkeypatch):

@@ -70,7 +70,7 @@ def _find(settings: DataSettings) -> Found:
     there = "is a file of another kind" if path.exists() else "does not exist"
     raise DataError(
         'expected source to be "digits", "clips", a folder of images, an .npz file, '
-        "shards (.tar or .parquet, by path or URL), hf:NAME or torchvision:NAME; "
+        "shards (.tar, .parquet or .arrow, by path or URL), hf:NAME or torchvision:NAME; "
         f"{settings.source!r} {there}"
     )
 

@@ -34,8 +34,8 @@ def files_of(name: str) -> list[tuple[str, SplitName]]:
         raise DataError(f"expected files in hf:{name}, found none")
     if other:
         raise DataError(
-            f"expected hf:{name} to be made of parquet files or WebDataset's tar files, got files "
-            f"ending in {', '.join(other)}. The hub keeps a copy in parquet of most "
-            "sets: give its URLs, hf://datasets/OWNER/SET@refs%2Fconvert%2Fparquet/..."
+            f"expected hf:{name} to be made of parquet, Arrow or WebDataset's tar files, got files "
+            f"ending in {', '.join(other)}. The hub keeps a copy in parquet of most sets: give its "
+            "URLs, hf://datasets/OWNER/SET@refs%2Fconvert%2Fparquet/..."
         )
     return files

@@ -27,12 +27,12 @@ from whatwhere.files import cache_folder, write_bytes
 from whatwhere.study.data.base import DataError, SkippedFile
 from whatwhere.study.data.folder import decode
 from whatwhere.study.data.pixels import fit
-from whatwhere.study.data.stream import parquet, tar
+from whatwhere.study.data.stream import arrow, parquet, tar
 from whatwhere.study.data.stream.shards import Shard, opened
 from whatwhere.study.data.stream.stored import Stored
 
 FORMAT = 1  # of the files kept; another number leaves older ones unread
-SCAN = {"tar": tar.scan, "parquet": parquet.scan}
+SCAN = {"tar": tar.scan, "parquet": parquet.scan, "arrow": arrow.scan}
 COLUMNS = ("place", "size", "block", "label", "mean", "variance", "low", "high")
 
 

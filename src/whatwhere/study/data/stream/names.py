@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-Kind = Literal["tar", "parquet"]
+Kind = Literal["tar", "parquet", "arrow"]
 
 PREFIX = "hf:"
-ENDINGS: dict[str, Kind] = {".tar": "tar", ".parquet": "parquet"}
+ENDINGS: dict[str, Kind] = {".tar": "tar", ".parquet": "parquet", ".arrow": "arrow"}
 
 
 def is_stream(source: str) -> bool:

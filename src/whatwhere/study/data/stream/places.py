@@ -18,10 +18,10 @@ class Places:
 
     Args:
         shard, block: of each sample.
-        place: first byte of a sample in a tar shard, row of its group in a parquet shard.
+        place: first byte of a sample in a tar shard, row of its group in a table.
         size: bytes of each sample.
         shard_of_block: as it says.
-        starts: first byte of a block of a tar shard, number of a row group of a parquet shard.
+        starts: first byte of a block or a record batch, number of a row group.
         bytes: of each block.
     """
 

@@ -10,9 +10,9 @@ from torch.utils.data import get_worker_info
 
 from whatwhere.study.data.base import DataError
 from whatwhere.study.data.pixels import in_rgb
+from whatwhere.study.data.stream import arrow, parquet
 from whatwhere.study.data.stream.index import read_sample
 from whatwhere.study.data.stream.order import MEMORY
-from whatwhere.study.data.stream.parquet import read_group
 from whatwhere.study.data.stream.places import Places
 from whatwhere.study.data.stream.shards import Shard, fetch, opened
 
@@ -83,5 +83,6 @@ class ShardSamples:
         start = int(places.starts[number])
         if shard.kind == "tar":
             return fetch(shard.url, start, start + int(places.bytes[number]))
+        read_group = parquet.read_group if shard.kind == "parquet" else arrow.read_group
         with opened(shard.url) as file:
             return read_group(file, start)

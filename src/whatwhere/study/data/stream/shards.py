@@ -62,7 +62,7 @@ def shards_of(source: str) -> list[Shard]:
     for url, _ in named:
         if path_of(url).suffix not in ENDINGS:
             raise DataError(
-                f"expected uncompressed tar files of WebDataset or parquet files, got {url}"
+                f"expected uncompressed tar files of WebDataset, parquet or Arrow files, got {url}"
             )
     if all(split != "train" for _, split in named):
         listed = ", ".join(sorted({split for _, split in named}))

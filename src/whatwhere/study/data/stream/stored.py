@@ -10,8 +10,9 @@ LABEL_NAMES = ("label", "labels", "cls", "class", "target", "fine_label")
 class Stored:
     """A sample's place and content, or what is wrong with it.
 
-    ``place`` is the first byte in a tar shard, and the row within its group in a parquet shard.
-    ``block`` numbers the neighbours that are read together: runs of bytes, and row groups.
+    ``place`` is the first byte in a tar shard, and the row within its group in a table.
+    ``block`` tells the neighbours that are read together: runs of bytes, by number; row groups, by
+    number; record batches, by their first byte.
     """
 
     name: str
