@@ -42,7 +42,8 @@ def compare(
     data: Annotated[
         str,
         typer.Argument(
-            help="digits or clips (embedded), a folder of images, a .npz file, torchvision:NAME"
+            help="digits or clips (embedded), a folder of images, a .npz file, shards by path or "
+            "URL as in 'train-{000..011}.tar', hf:NAME, torchvision:NAME"
         ),
     ] = "digits",
     out: Annotated[
@@ -112,7 +113,7 @@ def compare(
 
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
-    from whatwhere.study.data import DataSettings
+    from whatwhere.study.data import DataSettings, folder_name
     from whatwhere.study.devices import Devices
     from whatwhere.study.settings import StudySettings, default_variants
 
@@ -148,7 +149,7 @@ def compare(
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 
-    name = Path(data).resolve().stem.replace(":", "-") + ("-fast" if fast else "")
+    name = folder_name(data) + ("-fast" if fast else "")
     results = run_study(
         settings,
         Path("runs") / name if out is None else out,

@@ -22,6 +22,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: the user's cache folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if root.is_absolute():  # any other is to be ignored, says the specification of that variable
+        return root / "whatwhere"
+    try:
+        return Path.home() / ".cache" / "whatwhere"
+    except RuntimeError:  # no home, as in some containers
+        return Path("/nonexistent/whatwhere")
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what killed writers left of files they had not finished."""
     for part in folder.rglob(".*.part"):

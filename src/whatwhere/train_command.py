@@ -24,7 +24,7 @@ CheckpointOption = Annotated[
 
 def train(
     data: Annotated[
-        str, typer.Argument(help="as of compare: digits, clips, a folder, a .npz, torchvision:NAME")
+        str, typer.Argument(help="as of compare: digits, clips, a folder, a .npz, shards, ...")
     ] = "digits",
     out: Annotated[
         Path | None,
@@ -60,7 +60,7 @@ def train(
 
     The same command again resumes, after the last checkpoint's very sample.
     """
-    from whatwhere.study.data import DataSettings
+    from whatwhere.study.data import DataSettings, folder_name
     from whatwhere.study.devices import Devices
     from whatwhere.study.settings import StudySettings
 
@@ -91,6 +91,6 @@ def train(
     from whatwhere.study.train import train as run_training  # heavy: only when all is well
 
     if out is None:
-        out = Path("runs") / f"{Path(data).resolve().stem.replace(':', '-')}-{variant}"
+        out = Path("runs") / f"{folder_name(data)}-{variant}"
     if run_training(settings, out, seed=seed)["status"] != "finished":
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ Several processes share every batch: together they see what one process would se
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -16,15 +16,27 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from whatwhere.study.data import Augmented, Split, StudyData
+from whatwhere.study.data.stream.order import Layout, in_turn, near_order
 from whatwhere.study.settings import StudySettings
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
-    """Every index once per epoch, in an order that depends on the seed and the epoch alone."""
+    """Every index once per epoch, in an order that depends on the seed and the epoch alone.
 
-    def __init__(self, length: int, *, seed: int) -> None:
+    Args:
+        length: how many there are.
+        seed: of the order.
+        layout: of samples in shards, which are then read in long pieces.
+        batch_size: of the batches that this order becomes; only of importance with a layout.
+    """
+
+    def __init__(
+        self, length: int, *, seed: int, layout: Layout | None = None, batch_size: int = 1
+    ) -> None:
         self.length = length
         self.seed = seed
+        self.layout = layout
+        self.batch_size = batch_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -35,9 +47,18 @@ class EpochOrder(Sampler[tuple[int, int]]):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        for index in torch.randperm(self.length, generator=generator).tolist():
+        for index in self._order():
             yield self.epoch, index
+
+    def _order(self) -> Iterable[int]:
+        if self.layout is not None:
+            order = near_order(
+                self.layout, batch_size=self.batch_size, seed=self.seed, epoch=self.epoch
+            )
+            return map(int, order)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        indices: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return indices
 
 
 class EpochView(Dataset[tuple[Tensor, int]]):
@@ -157,7 +178,7 @@ def training_loader(
 ) -> ResumableLoader:
     """Augmented batches in the seed's order; a last short batch is dropped, as batch norms ask."""
     batches = SharedBatches(
-        EpochOrder(len(split), seed=seed),
+        EpochOrder(len(split), seed=seed, layout=split.layout, batch_size=settings.batch_size),
         settings.batch_size,
         drop_last=len(split) > settings.batch_size,
         rank=rank,
@@ -185,9 +206,13 @@ def evaluation_loader(
             f"{processes} devices"
         )
     share = np.arange(rank, len(split), processes)
+    if split.layout is not None:  # neighbours are read together: to one process
+        share = np.array_split(np.arange(len(split)), processes)[rank]
     at_once = max(2, 2 * settings.batch_size // processes)
     count = math.ceil(math.ceil(len(split) / processes) / at_once)
     batches = [part.tolist() for part in np.array_split(share, count)]
+    if split.layout is not None:
+        batches = [batches[number] for number in in_turn(count, split.layout.by_batch)]
     return DataLoader(split, batch_sampler=batches, num_workers=_loader_processes())
 
 

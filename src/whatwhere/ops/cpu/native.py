@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from whatwhere import files
+
 logger = logging.getLogger("whatwhere")
 
 SUPPORTED = {
@@ -111,13 +113,7 @@ def cache_folder() -> Path:
     numba_folder = os.environ.get("NUMBA_CACHE_DIR", "")
     if numba_folder != "":
         return Path(numba_folder) / "whatwhere"
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if root.is_absolute():  # any other is to be ignored, says the specification of that variable
-        return root / "whatwhere"
-    try:
-        return Path.home() / ".cache" / "whatwhere"
-    except RuntimeError:  # no home, as in some containers
-        return Path("/nonexistent/whatwhere")
+    return files.cache_folder()
 
 
 @cache

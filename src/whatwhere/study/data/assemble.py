@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from whatwhere.study.data.base import (
     DataError,
@@ -17,9 +18,21 @@ from whatwhere.study.data.base import (
     Truth,
     Views,
 )
-from whatwhere.study.data.splitting import Part, SplitName, complete, limit
+from whatwhere.study.data.splitting import Ints, Part, SplitName, complete, limit
+from whatwhere.study.data.stream.order import Layout
 
 SAMPLES_FOR_SCALE = 1000
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the stored values of every sample, by row: what normalisation needs."""
+
+    mean: Floats  # (N, C)
+    variance: Floats  # (N, C)
+    low: Floats
+    high: Floats
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ class Found:
     digest: str  # of the content of all samples
     skipped: tuple[SkippedFile, ...] = ()
     truth: Truth | None = None  # by row of the test part
+    moments: Moments | None = None  # if None, they are taken from some of the samples
+    layout: Layout | None = None  # if None, samples can be read in any order as fast
 
 
 def assemble(found: Found, settings: DataSettings) -> StudyData:
@@ -43,10 +58,19 @@ def assemble(found: Found, settings: DataSettings) -> StudyData:
             f"{', '.join(found.classes)}"
         )
     parts = limit(complete(found.parts, settings, found.classes), settings)
-    scale, value_range = _scale(parts["train"], found.views)
+    rows = parts["train"].rows
+    moments = _moments(parts["train"], found.views) if found.moments is None else found.moments
+    floats = parts["train"].samples[int(rows[0])].is_floating_point()
+    chosen = np.arange(len(moments.low)) if found.moments is None else rows
+    scale, value_range = _scale(moments, chosen, full=1.0 if floats else 255.0)
     splits = {
         name: Split(
-            part.samples, rows=part.rows, labels=part.labels, views=found.views, scale=scale
+            part.samples,
+            rows=part.rows,
+            labels=part.labels,
+            views=found.views,
+            scale=scale,
+            layout=None if found.layout is None else found.layout.take(part.rows),
         )
         for name, part in parts.items()
     }
@@ -81,24 +105,34 @@ def digest(*arrays: torch.Tensor) -> str:
     return total.hexdigest()
 
 
-def _scale(train: Part, views: Views) -> tuple[Scale, tuple[float, float]]:
-    # Evenly spread rows, so that sources sorted by class give every class its say. All samples
-    # have one shape: the mean of their means is the mean, and the variances add up.
+def _moments(train: Part, views: Views) -> Moments:
+    # Evenly spread rows, so that sources sorted by class give every class its say.
     step = -(-len(train.rows) // SAMPLES_FOR_SCALE)
     means, variances, lows, highs = [], [], [], []
     for row in train.rows[::step]:
-        stored = views.evaluate(train.samples[int(row)])
-        flat = stored.flatten(1).double()
+        flat = views.evaluate(train.samples[int(row)]).flatten(1).double()
         means.append(flat.mean(1))
         variances.append(flat.var(1, correction=0))
         lows.append(float(flat.min()))
         highs.append(float(flat.max()))
-    full = 1.0 if stored.is_floating_point() else 255.0
-    every = torch.stack(means)
-    std = (torch.stack(variances).mean(0) + every.var(0, correction=0)).sqrt() / full
+    return Moments(
+        mean=torch.stack(means).numpy(),
+        variance=torch.stack(variances).numpy(),
+        low=np.array(lows),
+        high=np.array(highs),
+    )
+
+
+def _scale(moments: Moments, rows: Ints, *, full: float) -> tuple[Scale, tuple[float, float]]:
+    # All samples have one shape: the mean of their means is the mean, and the variances add up.
+    every = torch.from_numpy(moments.mean[rows]).double()
+    variance = torch.from_numpy(moments.variance[rows]).double().mean(0)
+    std = (variance + every.var(0, correction=0)).sqrt() / full
     std = torch.where(std > 0, std, 1.0)  # a constant channel becomes 0
     mean = every.mean(0) / full
-    low, high = (0.0, 1.0) if full == 255.0 else (min(lows), max(highs))
+    low, high = (0.0, 1.0)
+    if full == 1.0:
+        low, high = float(moments.low[rows].min()), float(moments.high[rows].max())
     if low == high:
         high = low + 1.0
     return Scale(tuple(mean.tolist()), tuple(std.tolist()), full), (low, high)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from whatwhere.study.data.stream.order import Layout
+
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -29,8 +31,8 @@ class DataSettings:
     """What the user asked; plain values only, so that it can be stored as JSON.
 
     Args:
-        source: "digits" or "clips" (embedded), the path of a folder or an .npz file, or
-            "torchvision:NAME".
+        source: "digits" or "clips" (embedded), the path of a folder or an .npz file,
+            "torchvision:NAME", shards by path or URL, as in "train-{000..011}.tar", or "hf:NAME".
         size: side of a sample in pixels; None leaves it to the source.
         validation_fraction: cut from the training samples where the source has no such split.
         test_fraction: likewise for the test.
@@ -126,6 +128,7 @@ class Split(Dataset[tuple[Tensor, int]]):
         labels: "np.ndarray[tuple[int], np.dtype[np.int64]]",
         views: Views,
         scale: Scale,
+        layout: Layout | None = None,
     ) -> None:
         self._samples = samples
         self._rows = rows
@@ -133,6 +136,7 @@ class Split(Dataset[tuple[Tensor, int]]):
         self._views = views
         self._scale = scale
         self.labels = torch.from_numpy(labels)
+        self.layout = layout  # how the samples lie in files that are best read in long pieces
 
     def __len__(self) -> int:
         """How many samples there are."""

@@ -64,7 +64,7 @@ class LazyImages:
     def __getitem__(self, row: int, /) -> Tensor:
         """The pixels of one image."""
         try:
-            pixels = fit(_decode(self.paths[row].read_bytes(), self.side), self.side)
+            pixels = fit(decode(self.paths[row].read_bytes(), self.side), self.side)
         except Exception as problem:
             raise DataError(
                 f"{self.paths[row]} was readable at first and no longer is: {_reason(problem)}"
@@ -85,7 +85,7 @@ def find(settings: DataSettings) -> Found:
         for file, result in zip(files, checked, strict=True)
         if result.problem is not None
     )
-    _check_skipped(skipped, len(files), settings.max_unreadable)
+    check_skipped(skipped, len(files), settings.max_unreadable)
     usable = [row for row, result in enumerate(checked) if result.problem is None]
     grey = all(checked[row].grey for row in usable)
     samples: Samples = LazyImages([file.path for file in files], side=side, grey=grey)
@@ -183,7 +183,7 @@ def _check_all(files: Sequence[ImageFile], side: int, kept: Tensor | None) -> li
     def check(row: int) -> Checked:
         try:
             content = files[row].path.read_bytes()
-            pixels = fit(_decode(content, side), side)
+            pixels = fit(decode(content, side), side)
         # PIL's readers raise whatever their parser runs into, not only OSError.
         except Exception as problem:
             return Checked(problem=_reason(problem))
@@ -203,7 +203,8 @@ def _check_all(files: Sequence[ImageFile], side: int, kept: Tensor | None) -> li
         return list(results)
 
 
-def _decode(content: bytes, side: int) -> Tensor:
+def decode(content: bytes, side: int) -> Tensor:
+    """The pixels of an image file, of a JPEG perhaps at a fraction of its size above ``side``."""
     with Image.open(BytesIO(content)) as image:
         # JPEG decodes large photographs faster at a fraction of their size, never below ``side``.
         image.draft(None, (side, side))
@@ -214,7 +215,8 @@ def _reason(problem: Exception) -> str:
     return f"{type(problem).__name__}: {problem}"
 
 
-def _check_skipped(skipped: Sequence[SkippedFile], total: int, most: int) -> None:
+def check_skipped(skipped: Sequence[SkippedFile], total: int, most: int) -> None:
+    """Refuse data of which more than ``most`` images can't be read."""
     if len(skipped) > most:
         listed = "\n".join(f"  {each.path}: {each.reason}" for each in skipped[:5])
         raise DataError(

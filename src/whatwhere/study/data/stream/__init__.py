@@ -1,0 +1,1 @@
+"""Data in shards, read as it is needed from disks, servers and object stores."""
