@@ -9,7 +9,7 @@ import typer
 def look(
     checkpoint: Annotated[Path, typer.Argument(help="a file of whatwhere.save")],
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="images, folders of them, videos, .npz or .npy; digits or clips: embedded"
         ),
@@ -93,7 +93,7 @@ def _numbers(name: str, text: str) -> list[float]:
 
 def _folder(name: str, taken: set[str]) -> str:
     """A folder's name that no other input has."""
-    kept = "".join(each if each.isalnum() or each in "-_." else "_" for each in name).strip(".")
+    kept = "".join(each if each.isalnum() or each in "-_." else "_" for each in name).strip("._")
     kept = "input" if kept == "" else kept
     number, folder = 1, kept
     while folder in taken:
