@@ -20,8 +20,7 @@ LIMIT = stats.binom.isf(1e-4, STUDIES, 0.05)
 
 def uncorrected(results):
     return [
-        replace(each, shown=each.paired.p_value <= each.level)
-        for each in compare_variants(results)
+        replace(each, shown=each.paired.p_value <= each.level) for each in compare_variants(results)
     ]
 
 
