@@ -62,18 +62,21 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs/statistics.md")
     chosen = parser.parse_args()
     if not chosen.tables_only:
-        started = time.perf_counter()
-        asked = cells(chosen.studies)
-        found: dict[int, dict[str, Any]] = {}
-        with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(simulate, cell): index for index, cell in enumerate(asked)}
-            for done in as_completed(running):
-                found[running[done]] = done.result()
-                seconds = time.perf_counter() - started
-                print(f"\r{len(found)} of {len(asked)} cells, {seconds:.0f} s", end="", flush=True)
-        print()
-        write_json(chosen.json, [found[index] for index in range(len(asked))])
+        _simulate(cells(chosen.studies), chosen.jobs, chosen.json)
     write_tables(chosen.page, read_json(chosen.json))
+
+
+def _simulate(asked: list[dict[str, Any]], jobs: int | None, path: Path) -> None:
+    started = time.perf_counter()
+    found: dict[int, dict[str, Any]] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(simulate, cell): index for index, cell in enumerate(asked)}
+        for done in as_completed(running):
+            found[running[done]] = done.result()
+            write_json(path, [found[index] for index in sorted(found)])
+            seconds = time.perf_counter() - started
+            print(f"\r{len(found)} of {len(asked)} cells, {seconds:.0f} s", end="", flush=True)
+    print()
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ def test_the_table_holds_the_numbers(tmp_path):
     results = build_results()
     set_accuracies(results, "plain", [90.0, 91.0, 92.0])
     set_accuracies(results, "cbam", [91.0, 93.0, 95.0])
+    set_accuracies(results, "se", [90.5, 90.9, 92.4])
     set_accuracies(results, "wider", [90.0, 90.0, 94.0])
     text = page_of(tmp_path, results).text
     for expected in (
         "93.0 ± 2.0 +2.0 −0.5 to +4.5 +1.7 −1.2 to +4.5 8 177\u202f430 17.11 M 3.49",
-        "cbam plain +2.0 −0.5 to +4.5 3 0.074 0.15 of 2 no 4.8 6 se plain",
-        "wider plain +0.3 −2.5 to +3.2 3 0.67 – – 3.8 81 cbam wider",
+        "cbam plain +2.0 −0.5 to +4.5 3 0.074 0.15 of 2 no 4.6 6 se plain",
+        "3 0.74 – – 5.0 167 cbam wider",
         "×1.09 1.07 to 1.12",
         "whatwhere compare digits --attention cbam",
         "x86_64, made up",
@@ -103,9 +104,9 @@ def test_what_is_shown_is_filled_and_what_is_not_is_hollow(tmp_path):
     assert "of 2 no" in page.text
     svg = page.svg("Differences with their intervals")
     cbam, se = COLOURS[:2]
-    assert f"fill: {cbam.lower()}" in svg
-    assert f"fill: {se.lower()}" not in svg
-    assert f"stroke: {se.lower()}" in svg
+    assert f"fill: {cbam.lower()}; stroke: {cbam.lower()}" in svg
+    assert f"fill: {se.lower()}; stroke: {se.lower()}" not in svg
+    assert f"fill: #ffffff; stroke: {se.lower()}" in svg
 
 
 def test_gates_are_warned_of_and_counted_over_seeds(tmp_path):

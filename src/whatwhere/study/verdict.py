@@ -117,7 +117,7 @@ def _sentence(outcome: Outcome, found: Comparison, cost: str, rivals: Sequence[C
     if outcome == "worth it":
         return f"{start}, and {lead}: worth it."
     if outcome == "explained":
-        return f"{start}, but {lead}, which has as much without attention: not worth it."
+        return f"{start}, but {lead}, which does better without attention: not worth it."
     return (
         f"{start}: it helps, but {lead} does not show that attention is what helps"
         f"{_chance(hardest)}.{_power(hardest)}"
