@@ -114,8 +114,8 @@ class Dask:
             raise StudyError(f"the scheduler {self.cluster} is gone; {KEPT}") from error
         except (ImportError, RuntimeError) as error:  # Dask's, of what it could not unpickle
             raise StudyError(
-                f"the cluster {self.cluster} can't take the trials. Has it the same whatwhere, with "
-                f"its scheduler and its workers? {type(error).__name__}: {error}"
+                f"the cluster {self.cluster} can't take the trials. Do its scheduler and workers "
+                f"have the same whatwhere? {type(error).__name__}: {error}"
             ) from error
         finally:
             with _silent("distributed.client"):  # a scheduler that is gone is said in a line
