@@ -8,6 +8,7 @@ whenever the same command runs.
 import importlib.metadata
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,6 +226,7 @@ def _results(
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "trials_on": _hosts(trials),
         },
         "settings": {
             **settings.fixed(),
@@ -249,6 +251,14 @@ def _results(
         "variants": plan["variants"],
         "trials": [trial.result() for trial in trials],
     }
+
+
+def _hosts(trials: Sequence[Trial]) -> dict[str, int]:
+    # How many trials ran where.
+    records = [trial.result() for trial in trials]
+    told = [{} if record is None else record.get("ran_on", {}) for record in records]
+    names = [" ".join(filter(None, (each.get("host"), each.get("accelerator")))) for each in told]
+    return dict(Counter(name for name in names if name))
 
 
 def _table(results: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ class Dask:
         except ImportError as error:
             raise StudyError(
                 f"expected Dask for --cluster {self.cluster}: pip install 'whatwhere[cluster]', "
-                "here and on the workers; for Ray say --cluster ray"
+                "here and with the scheduler and its workers; for Ray say --cluster ray"
             ) from error
         is_file = Path(self.cluster).is_file()
         where = {"scheduler_file" if is_file else "address": self.cluster}
@@ -112,8 +112,11 @@ class Dask:
             raise StudyError(f"{error} {KEPT}") from error
         except CancelledError as error:
             raise StudyError(f"the scheduler {self.cluster} is gone; {KEPT}") from error
-        except ImportError as error:
-            raise StudyError(f"a worker can't import what the trials need: {error}") from error
+        except (ImportError, RuntimeError) as error:  # Dask's, of what it could not unpickle
+            raise StudyError(
+                f"the cluster {self.cluster} can't take the trials. Do its scheduler and workers "
+                f"have the same whatwhere? {type(error).__name__}: {error}"
+            ) from error
         finally:
             with _silent("distributed.client"):  # a scheduler that is gone is said in a line
                 client.close()
@@ -141,7 +144,7 @@ class Ray:
             ) from error
         address = "auto" if self.cluster == "ray" else self.cluster
         try:
-            ray.init(address=address, log_to_driver=False)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise StudyError(
                 f"expected a Ray cluster at --cluster {self.cluster}, and got no answer: {error}"

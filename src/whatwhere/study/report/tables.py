@@ -20,7 +20,7 @@ STATE_MEANINGS = {
 }
 FACTS = {
     "data": ("source", "shape", "counts", "truth", "chance_accuracy"),
-    "machine": ("processor", "cores", "accelerator"),
+    "machine": ("processor", "cores", "accelerator", "trials_on"),
 }
 
 
@@ -133,7 +133,8 @@ def gate_tables(results: Results) -> list[dict[str, Any]]:
 def facts(results: Results) -> dict[str, dict[str, str]]:
     """Data, settings, versions and machine as rows of names and values."""
     found = {
-        group: {key: _plain(results[group][key]) for key in keys} for group, keys in FACTS.items()
+        group: {key: _plain(results[group].get(key)) for key in keys}
+        for group, keys in FACTS.items()
     }
     found["data"]["classes"] = f"{len(results['data']['classes'])}: " + _shortened(
         results["data"]["classes"]
