@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
-from whatwhere.train_command import train
+from whatwhere.train_command import (
+    CheckpointOption,
+    DevicesOption,
+    NodesOption,
+    StrategyOption,
+    SyncOption,
+    train,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -30,10 +37,7 @@ def whatwhere() -> None:
 def compare(
     data: Annotated[
         str,
-        typer.Argument(
-            help="digits or clips (embedded), a folder of images, a .npz file, shards by path or "
-            "URL as in 'train-{000..011}.tar', hf:NAME, torchvision:NAME"
-        ),
+        typer.Argument(help="digits, clips, a folder, a .npz, shards, hf:NAME or torchvision:NAME"),
     ] = "digits",
     out: Annotated[
         Path | None, typer.Option(help="folder of the study; by default runs/NAME of the data")
@@ -74,6 +78,11 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    strategy: StrategyOption = "auto",
+    sync_batchnorm: SyncOption = False,
+    checkpoint_every: CheckpointOption = "5m",
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
@@ -83,6 +92,7 @@ def compare(
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
     from whatwhere.study.data import DataSettings, folder_name
+    from whatwhere.study.devices import Devices
     from whatwhere.study.settings import StudySettings, default_variants
 
     small: dict[str, Any] = {"seeds": 2, "epochs": 4, "max_train": 1500} if fast else {}
@@ -109,6 +119,8 @@ def compare(
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
         fast=fast,
+        devices=Devices(devices, num_nodes, strategy, sync_batchnorm),  # type: ignore[arg-type]
+        checkpoint_every=checkpoint_every,
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 

@@ -1,5 +1,9 @@
 """A backbone of a user's own, for ``--backbone tests.study.backbone_function:make``."""
 
+import os
+import signal
+from pathlib import Path
+
 from torch import nn
 
 from whatwhere.study.networks import SmallResNet
@@ -25,4 +29,23 @@ def grouped(classes, *, in_channels, ndim):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
                 setattr(parent, name, nn.GroupNorm(4, child.num_features))
+    return network
+
+
+def mortal(classes, *, in_channels, ndim):
+    """The same with dropout; its process dies in one step, once: DIES is "RANK STEP FILE"."""
+    network = grouped(classes, in_channels=in_channels, ndim=ndim)
+    network.head = nn.Sequential(nn.Dropout(0.2), network.head)
+    rank, last, file = os.environ["DIES"].split()
+    steps = 0
+
+    def count(module, inputs):
+        nonlocal steps
+        steps += module.training
+        mine = os.environ.get("LOCAL_RANK", "0") == rank
+        if mine and steps == int(last) and not Path(file).exists():
+            Path(file).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    network.register_forward_pre_hook(count)
     return network

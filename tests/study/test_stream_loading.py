@@ -104,7 +104,7 @@ def test_every_sample_once_an_epoch_for_any_number_of_readers(
     tmp_path, monkeypatch, counts, workers
 ):
     monkeypatch.setattr(tar_module, "BLOCK", 5000)
-    monkeypatch.setattr(loaders, "_free_cores", lambda: workers)
+    monkeypatch.setattr(loaders, "_loader_processes", lambda: workers)
     study = settings(numbered_shards(tmp_path, counts) / "*.tar")
     data = load(study.data)
     assert data.train.layout.blocks.max() >= 10
@@ -184,7 +184,7 @@ def test_shards_on_a_server_are_those_on_the_disk(tmp_path, serve, monkeypatch, 
     there = load(DataSettings(source=f"{server.url}/{names}", size=16))
     assert there.fingerprint == here.fingerprint
     study = settings(f"{server.url}/{names}", size=16)
-    monkeypatch.setattr(loaders, "_free_cores", lambda: 2)  # which are forked
+    monkeypatch.setattr(loaders, "_loader_processes", lambda: 2)  # which are forked
     before = server.sent
     for (x, y), (again, label) in zip(training(here, study), training(there, study), strict=True):
         assert x.equal(again)

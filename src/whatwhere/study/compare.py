@@ -34,6 +34,7 @@ from whatwhere.study.settings import (
     parse_variants,
 )
 from whatwhere.study.statistics import compare_variants
+from whatwhere.study.trainer import check_devices, started_processes
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
@@ -72,6 +73,7 @@ def compare(
         )
     console.print(f"reading the data: {settings.data.source}")
     study_data = load_data(settings.data)
+    workers = _workers(settings, study_data, workers)
     try:
         run.mkdir(parents=True, exist_ok=True)
         with FileLock(run / ".lock", timeout=0):
@@ -83,6 +85,23 @@ def compare(
         raise StudyError(
             f"another process is at work in {run}; wait for it, or choose another --out"
         ) from error
+
+
+def _workers(settings: StudySettings, study_data: StudyData, asked: int | None) -> int | None:
+    """One worker where every trial has several devices: they are its own while it runs."""
+    started = started_processes()
+    if settings.devices.num_nodes > 1 or (started is not None and started[1] > 1):
+        raise StudyError(
+            "expected compare in one process on one machine, where it starts those of its trials "
+            f"itself, got {'--num-nodes above 1' if started is None else started[0]}; one "
+            "training on several machines is whatwhere train"
+        )
+    if settings.devices.processes == 1:
+        return asked
+    if asked not in (None, 1):
+        raise StudyError(f"expected --workers 1 with several --devices, got {asked}")
+    check_devices(settings, study_data)
+    return 1
 
 
 def _compare(

@@ -185,7 +185,7 @@ def training_loader(
         processes=processes,
     )
     return ResumableLoader(
-        EpochView(Augmented(split, seed=seed)), batches, num_workers=_loader_processes(split)
+        EpochView(Augmented(split, seed=seed)), batches, num_workers=_readers(split)
     )
 
 
@@ -213,15 +213,15 @@ def evaluation_loader(
     batches = [part.tolist() for part in np.array_split(share, count)]
     if split.layout is not None:
         batches = [batches[number] for number in in_turn(count, split.layout.by_batch)]
-    return DataLoader(split, batch_sampler=batches, num_workers=_loader_processes(split))
+    return DataLoader(split, batch_sampler=batches, num_workers=_readers(split))
 
 
-def _loader_processes(split: Split) -> int:
-    most = _free_cores()
+def _readers(split: Split) -> int:
+    most = _loader_processes()
     return most if split.layout is None else loader_processes(split.layout, most)
 
 
-def _free_cores() -> int:
+def _loader_processes() -> int:
     # On a CPU the trials themselves use every core; beside a GPU the cores are free to decode.
     if not torch.cuda.is_available():
         return 0

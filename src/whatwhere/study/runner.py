@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from whatwhere.files import read_json
-from whatwhere.study.processes import run_trial
+from whatwhere.study.launch import run_trial
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial
 

@@ -13,7 +13,12 @@ from rich.console import Console
 from whatwhere.files import read_json, remove_parts, write_json
 from whatwhere.study.build import load_data
 from whatwhere.study.settings import StudyError, StudySettings, changes, parse_variants
-from whatwhere.study.trainer import check_devices, is_first_process
+from whatwhere.study.trainer import (
+    check_devices,
+    check_started,
+    is_first_process,
+    restart_advice,
+)
 from whatwhere.study.trial import Training, run_trial
 
 
@@ -37,8 +42,10 @@ def train(
     """
     first = is_first_process()
     if console is None:
-        console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    console.quiet = not first
+        console = Console(
+            stderr=True, quiet=not first, markup=False, highlight=False, soft_wrap=True
+        )
+    check_started(settings.devices)
     data = load_data(settings.data)
     check_devices(settings, data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +67,9 @@ def train(
                 f"{variant.name} on {data.name}, seed {seed}, on {settings.devices.processes} "
                 f"device{'s' if settings.devices.processes > 1 else ''}: {folder}"
             )
+            advice = restart_advice()
+            if advice is not None:
+                console.print(advice)
             record = run_trial(training)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")

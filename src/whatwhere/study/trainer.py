@@ -2,14 +2,13 @@
 
 import logging
 import math
-import pickle
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from zipfile import BadZipFile
 
 import lightning
 import torch
@@ -76,41 +75,61 @@ def is_first_process() -> bool:
     return rank == 0
 
 
-def started_by() -> str | None:
-    """What started this process as one of several of a training: torchrun, SLURM or nothing."""
+def started_processes() -> tuple[str, int] | None:
+    """Who started this process as one of how many: torchrun, SLURM's srun, or nobody."""
     if TorchElasticEnvironment.detect():
-        return "torchrun"
-    return "SLURM" if SLURMEnvironment.detect() else None
+        return "torchrun", TorchElasticEnvironment().world_size()
+    # In a batch script of SLURM there is a number of tasks as well, but only srun makes steps.
+    if "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():
+        return "SLURM", SLURMEnvironment().world_size()
+    return None
+
+
+def restart_advice() -> str | None:
+    """What torchrun must be told so that its restarts work: else they read dead processes' store.
+
+    https://github.com/pytorch/pytorch/issues/135712
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not shared or os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return None
+    return "for --max-restarts, start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+
+
+def check_started(devices: Devices) -> None:
+    """Refuse processes that would train each for itself, into one folder.
+
+    Raises:
+        DeviceError: torchrun or SLURM started another number of processes than was asked for.
+    """
+    started = started_processes()
+    if started is None:
+        if devices.num_nodes > 1:
+            raise DeviceError(
+                f"expected torchrun or SLURM to start the processes of {devices.num_nodes} "
+                "machines, got neither"
+            )
+        return
+    launcher, processes = started
+    if processes != devices.processes:
+        raise DeviceError(
+            f"expected --devices and --num-nodes to make up the {processes} processes that "
+            f"{launcher} started, got {devices.devices} × {devices.num_nodes}"
+        )
 
 
 def check_devices(settings: StudySettings, data: StudyData) -> None:
-    """Refuse what several processes can't share, or would each do for themselves.
+    """Refuse devices that are not there, and batches that they can't share.
 
     Raises:
-        DeviceError: torchrun or SLURM started another number of processes than was asked for, or
-            there are more GPUs asked for than there are, or the batches can't be shared.
+        DeviceError: it is so.
     """
-    devices = settings.devices
-    launcher = started_by()
-    if launcher is not None:
-        environments = {"torchrun": TorchElasticEnvironment, "SLURM": SLURMEnvironment}
-        found = environments[launcher]().world_size()
-        if found != devices.processes:
-            raise DeviceError(
-                f"expected --devices and --num-nodes to make up the {found} processes that "
-                f"{launcher} started, got {devices.devices} × {devices.num_nodes}"
-            )
-    elif devices.num_nodes > 1:
-        raise DeviceError(
-            f"expected torchrun or SLURM to start the processes of {devices.num_nodes} machines, "
-            "got neither"
-        )
-    if torch.cuda.is_available() and devices.devices > torch.cuda.device_count():
+    if torch.cuda.is_available() and settings.devices.devices > torch.cuda.device_count():
         raise DeviceError(
             f"expected at most --devices {torch.cuda.device_count()}, the GPUs of this machine, "
-            f"got {devices.devices}"
+            f"got {settings.devices.devices}"
         )
-    devices.check_batch(settings.batch_size, len(data.train))
+    settings.devices.check_batch(settings.batch_size, len(data.train))
 
 
 class WithinEpochs(ModelCheckpoint):
@@ -145,12 +164,13 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that can be read; one torn by a full disk, say, is removed."""
     for saved in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
-            torch.load(saved, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, pickle.UnpicklingError):
-            if is_first_process():
-                saved.unlink(missing_ok=True)
-            continue
-        return saved
+            checkpoint = torch.load(saved, map_location="cpu", weights_only=True)
+        except Exception:  # whatever readers of pickles and zips run into
+            checkpoint = {}
+        if "epoch_so_far" in checkpoint:
+            return saved
+        if is_first_process():
+            saved.unlink(missing_ok=True)
     return None
 
 
@@ -185,6 +205,8 @@ def quiet() -> Iterator[None]:
     """Without Lightning's advice on matters the study decides itself."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Which says that a process was lost, before it ends this one and all others.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel("INFO")
     with warnings.catch_warnings():
         for pattern in (
             ".*does not have many workers.*",

@@ -105,7 +105,10 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
         failure = traceback.format_exc()
-        record = empty_record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        if trial.settings.devices.processes > 1 and "onnection" in reason:
+            reason = f"another process of this training was lost ({reason})"
+        record = empty_record(trial, status="failed", reason=reason)
     record["seconds"] = perf_counter() - started
     if is_first_process():
         if failure:

@@ -35,24 +35,29 @@ def _run_apart(trial: Trial) -> None:
     trial.folder.mkdir(parents=True, exist_ok=True)
     (trial.folder / "result.json").unlink(missing_ok=True)  # an earlier failure
     threads = max(1, torch.get_num_threads() // trial.settings.devices.devices)
-    command = [sys.executable, "-m", "whatwhere.study.processes", _spell(trial)]
-    process = subprocess.Popen(
-        command,
-        # Never written to: it closes when this process ends, however it ends, and so do they.
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    _, said = process.communicate()
-    if trial.result() is None:
-        (trial.folder / "error.txt").write_text(said, encoding="utf-8")
-        record = trials.empty_record(
-            trial,
-            status="failed",
-            reason=f"its processes ended with code {process.returncode} and left no record",
+    command = [sys.executable, "-m", "whatwhere.study.launch", _spell(trial)]
+    # Of a SLURM job's variables Lightning would conclude that SLURM starts the other processes.
+    own = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
+    output = trial.folder / "output.txt"
+    with output.open("w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            command,
+            # Never written to: it closes when this process ends, however it ends, and so do they.
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**own, "OMP_NUM_THREADS": str(threads)},
         )
-        write_json(trial.folder / "result.json", {**record, "seconds": 0.0})
+        code = process.wait()
+    if trial.result() is not None:
+        output.unlink()
+        return
+    record = trials.empty_record(
+        trial,
+        status="failed",
+        reason=f"its processes ended with code {code} and left no record; see {output}",
+    )
+    write_json(trial.folder / "result.json", {**record, "seconds": 0.0})
 
 
 def _spell(trial: Trial) -> str:
@@ -83,7 +88,7 @@ def _read(text: str) -> Trial:
 
 
 def _end_with_the_study() -> None:
-    sys.stdin.read()
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read, whose lock would be held at the end
     os._exit(1)
 
 
