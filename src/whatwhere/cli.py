@@ -41,10 +41,7 @@ def whatwhere() -> None:
 def compare(
     data: Annotated[
         str,
-        typer.Argument(
-            help="digits or clips (embedded), a folder of images, a .npz file, shards by path or "
-            "URL as in 'train-{000..011}.tar', hf:NAME, torchvision:NAME"
-        ),
+        typer.Argument(help="digits, clips, a folder, a .npz, shards, hf:NAME or torchvision:NAME"),
     ] = "digits",
     out: Annotated[
         Path | None, typer.Option(help="folder of the study; by default runs/NAME of the data")

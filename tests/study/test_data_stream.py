@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -331,3 +332,14 @@ def test_blocks_beyond_the_memory_are_let_go(tmp_path, monkeypatch):
         assert 0 < samples._bytes <= room
         assert samples._bytes == sum(int(samples.places.bytes[n]) for n in samples._kept)
     assert len(samples._kept) < 12
+
+
+def test_other_processes_are_not_sent_what_was_read(tmp_path):
+    tar_shards(tmp_path, [40])
+    data = load(settings(tmp_path / "*.tar"))
+    first, label = data.train[0]
+    sent = pickle.loads(pickle.dumps(data.train))
+    assert data.train._samples._bytes > 0
+    assert sent._samples._bytes == len(sent._samples._kept) == 0
+    assert sent[0][0].equal(first)
+    assert sent[0][1] == label

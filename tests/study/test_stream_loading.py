@@ -195,10 +195,10 @@ def test_shards_on_a_server_are_those_on_the_disk(tmp_path, serve, monkeypatch, 
 
 
 def test_an_epoch_fetches_about_what_the_shards_have(tmp_path, serve, monkeypatch):
-    # Of about 50 blocks, 4 fit into the memory, so that reading to and fro would show.
+    # Of about 50 blocks, 8 fit into the memory, so that reading to and fro would show.
     monkeypatch.setattr(tar_module, "BLOCK", 12_000)
-    monkeypatch.setattr(samples_module, "MEMORY", 50_000)
-    monkeypatch.setattr(order_module, "MEMORY", 50_000)
+    monkeypatch.setattr(samples_module, "MEMORY", 100_000)
+    monkeypatch.setattr(order_module, "IN_USE", 50_000)
     numbered_shards(tmp_path / "set", [150, 150])
     server = serve(tmp_path / "set")
     study = settings(f"{server.url}/{{000..001}}.tar", validation_fraction=0.01, test_fraction=0.01)

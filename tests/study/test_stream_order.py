@@ -1,13 +1,22 @@
 """The order in which samples of shards are taken: every one once, and neighbours together."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatwhere.study.data.stream.order import MOST, TOGETHER, Layout, in_turn, layout_of, near_order
+from whatwhere.study.data.stream.order import (
+    MEMORY,
+    MOST,
+    TOGETHER,
+    Layout,
+    in_turn,
+    layout_of,
+    loader_processes,
+    near_order,
+)
 
 
 def layout(count, each, *, by_batch=8, by_position=8):
@@ -35,17 +44,41 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 4), (2, 4), (4, 8), (8, 8)])
-def test_a_block_is_read_by_one_process(ranks, workers):
-    blocks, each, batch_size = 640, 20, 64
-    lies = layout(blocks * each, each)
-    order = near_order(lies, batch_size=batch_size, seed=0, epoch=0)
-    readers = defaultdict(set)
-    for t, start in enumerate(range(0, len(order), batch_size)):
-        for j, position in enumerate(order[start : start + batch_size]):
-            readers[lies.blocks[position]].add((t % workers, j % ranks))
-    cuts = lies.by_batch * lies.by_position
-    assert sum(len(each) for each in readers.values()) <= blocks + cuts
+def fetches(lies, order, *, batch_size, ranks, workers, room):
+    """How often a block is fetched, by readers that keep ``room`` of them, the last ones used."""
+    kept = defaultdict(OrderedDict)
+    count = 0
+    for place, position in enumerate(order):
+        batch, j = divmod(place, batch_size)
+        own, block = kept[batch % workers, j % ranks], lies.blocks[position]
+        if block not in own:
+            count += 1
+            if len(own) == room // workers:
+                own.popitem(last=False)
+        own[block] = True
+        own.move_to_end(block)
+    return count
+
+
+@pytest.mark.parametrize("each", [4, 20, 80])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 4), (2, 4), (4, 8), (8, 8), (3, 8)])
+def test_a_block_is_fetched_by_one_process_once(ranks, workers, each):
+    size = 2**21
+    lies = layout_of(np.arange(500 * each) // each, size)
+    assert loader_processes(lies, workers) == workers
+    order = near_order(lies, batch_size=64, seed=0, epoch=0)
+    count = fetches(lies, order, batch_size=64, ranks=ranks, workers=workers, room=MEMORY // size)
+    readers = 1 if 8 % ranks == 0 else ranks  # three ranks can't share eight lanes
+    assert 500 <= count <= 1.2 * 500 * readers
+
+
+def test_other_numbers_of_processes_would_fetch_more():
+    lies = layout_of(np.arange(10_000) // 20, 2**21)
+    order = near_order(lies, batch_size=64, seed=0, epoch=0)
+    assert fetches(lies, order, batch_size=64, ranks=1, workers=6, room=256) > 2 * 500
+    assert loader_processes(lies, 6) == 4
+    large = layout_of(np.arange(10_000) // 20, 2**26)
+    assert loader_processes(large, 8) == large.by_batch == 2
 
 
 def test_a_block_is_done_with_soon():

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from whatwhere.study.data import Augmented, Split, StudyData
-from whatwhere.study.data.stream.order import Layout, in_turn, near_order
+from whatwhere.study.data.stream.order import Layout, in_turn, loader_processes, near_order
 from whatwhere.study.settings import StudySettings
 
 
@@ -185,7 +185,7 @@ def training_loader(
         processes=processes,
     )
     return ResumableLoader(
-        EpochView(Augmented(split, seed=seed)), batches, num_workers=_loader_processes()
+        EpochView(Augmented(split, seed=seed)), batches, num_workers=_readers(split)
     )
 
 
@@ -213,7 +213,12 @@ def evaluation_loader(
     batches = [part.tolist() for part in np.array_split(share, count)]
     if split.layout is not None:
         batches = [batches[number] for number in in_turn(count, split.layout.by_batch)]
-    return DataLoader(split, batch_sampler=batches, num_workers=_loader_processes())
+    return DataLoader(split, batch_sampler=batches, num_workers=_readers(split))
+
+
+def _readers(split: Split) -> int:
+    most = _loader_processes()
+    return most if split.layout is None else loader_processes(split.layout, most)
 
 
 def _loader_processes() -> int:

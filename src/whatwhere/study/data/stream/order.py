@@ -9,8 +9,8 @@ are read together, are used close to each other. A training's batches are dealt 
 K lanes by batch, since K loader processes take batches in turn, and P by position, since each of
 P ranks takes every Pth sample of a batch. The blocks, in random order and shuffled inside, are cut
 into as many stretches, one for each lane, and each stretch is shuffled among a few blocks at a
-time. With up to K processes and up to P ranks (and if these divide K and P), every block is read
-by one process, except for those at the cuts.
+time. With up to K processes and up to P ranks, if these divide K and P, every block is read by one
+process, except for those at the cuts.
 
 K and P depend on the data alone, so that the order depends on the seed, the epoch and the batch
 size, not on who reads.
@@ -25,7 +25,10 @@ Ints = NDArray[np.int64]
 
 TOGETHER = 2  # blocks of a lane that are shuffled together
 MOST = 8  # lanes by batch, and by position
-MEMORY = 2**28  # bytes of blocks that the processes of one rank keep, all together
+MEMORY = 2**29  # bytes of blocks that the processes of one rank keep, all together
+# Half of it for the blocks in use, half for those done with: the least recently used is let go, and
+# it would be one that is needed next if there were no others.
+IN_USE = MEMORY // 2
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,19 @@ def layout_of(blocks: Ints, largest: int) -> Layout:
     >>> layout.by_batch, layout.by_position
     (8, 1)
     """
-    lanes = max(1, MEMORY // (TOGETHER * max(1, largest)))
+    lanes = max(1, IN_USE // (TOGETHER * max(1, largest)))
     by_batch = _power(min(MOST, lanes))
     return Layout(blocks, by_batch, _power(min(MOST, lanes // by_batch)))
+
+
+def loader_processes(layout: Layout, most: int) -> int:
+    """As many loader processes as have lanes of their own, up to ``most``; others would each fetch
+    every block.
+
+    >>> [loader_processes(layout_of(np.arange(10), 2**21), most) for most in (0, 1, 6, 20)]
+    [0, 1, 4, 8]
+    """
+    return 0 if most == 0 else min(layout.by_batch, _power(most))
 
 
 def near_order(layout: Layout, *, batch_size: int, seed: int, epoch: int) -> Ints:
