@@ -9,7 +9,7 @@ import typer
 def look(
     checkpoint: Annotated[Path, typer.Argument(help="a file of whatwhere.save")],
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="images, folders of them, videos, .npz or .npy; digits or clips: embedded"
         ),
@@ -47,8 +47,8 @@ def look(
     preparation = preparation_of(
         checkpoint,
         shape=None if shape is None else parse_shape(shape),
-        mean=None if mean is None else _numbers("mean", mean),
-        std=None if std is None else _numbers("std", std),
+        mean=None if mean is None else numbers("mean", mean),
+        std=None if std is None else numbers("std", std),
     )
     if preparation.assumed:
         typer.echo(preparation.assumed)
@@ -84,7 +84,12 @@ def plain_of(checkpoint: Path) -> Path | None:
     return plain if plain.exists() else None
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def numbers(name: str, text: str) -> list[float]:
+    """The numbers that an option was given, separated by commas.
+
+    >>> numbers("mean", "0.5,0.25")
+    [0.5, 0.25]
+    """
     try:
         return [float(each) for each in text.split(",")]
     except ValueError as error:
@@ -93,7 +98,7 @@ def _numbers(name: str, text: str) -> list[float]:
 
 def _folder(name: str, taken: set[str]) -> str:
     """A folder's name that no other input has."""
-    kept = "".join(each if each.isalnum() or each in "-_." else "_" for each in name).strip(".")
+    kept = "".join(each if each.isalnum() or each in "-_." else "_" for each in name).strip("._")
     kept = "input" if kept == "" else kept
     number, folder = 1, kept
     while folder in taken:

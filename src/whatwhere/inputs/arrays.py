@@ -1,6 +1,7 @@
 """Samples in an ``.npz`` or ``.npy`` file, laid out as ``compare`` reads them, or one by itself."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,24 @@ def read_arrays(path: Path, ndim: int, most: int) -> tuple[list[int], list[Tenso
 
 def _array(path: Path) -> tuple[str, NDArray[Any]]:
     try:
-        opened = np.load(path, allow_pickle=False)
-        if isinstance(opened, np.ndarray):
-            return "the array", opened
-        with opened:
-            names = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "sequences")]
-            name = next((name for name in names if name in opened.files), None)
-            if name is None:
-                if not opened.files:
-                    raise InputError("an .npz file without arrays")
-                name = opened.files[0]
+        with path.open("rb") as file:
+            opened = np.load(file, allow_pickle=False)
+            if isinstance(opened, np.ndarray):
+                return "the array", opened
+            name = _chosen(opened.files)
             return name, opened[name]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"not readable as arrays: {error}") from error
+
+
+def _chosen(names: Sequence[str]) -> str:
+    usual = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "sequences")]
+    for name in (*usual, *names):
+        if name in names:
+            return name
+    raise InputError("an .npz file without arrays")
 
 
 def _sequences(array: NDArray[Any]) -> NDArray[Any] | None:

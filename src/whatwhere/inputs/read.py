@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -19,9 +19,10 @@ from whatwhere.study.data import DataSettings, load
 from whatwhere.study.data.base import SkippedFile
 from whatwhere.study.data.pixels import to_pixels
 
+Embedded = Literal["digits", "clips"]
 Kind = Literal["image", "video", "volume", "sequence"]
 
-EMBEDDED = ("digits", "clips")
+EMBEDDED = get_args(Embedded)
 LARGEST = 2**27  # pixels of an image
 DISPLAYED = 768  # the longer side of a picture to look at, at most
 MOVING = 24  # frames of a video that a network of images is run on, if not told
@@ -85,32 +86,34 @@ def read(
     """Read files, and those in folders; what cannot be read is told, and the others go on.
 
     Args:
-        paths: files and folders; "digits" and "clips" are the embedded sets, if no files.
+        paths: files and folders; "digits" and "clips" are the embedded sets, "./digits" a
+            folder of that name.
         preparation: what the network takes.
         frames: as of ``read_one``.
         volumes: likewise.
         most: so many samples of an ``.npz`` or of an embedded set, evenly chosen.
 
     Raises:
-        InputError: none can be read.
+        InputError: none can be read, or the network takes other samples than an embedded set's.
     """
     found: list[Input] = []
     skipped: list[SkippedFile] = []
-    for path in expand(paths):
-        try:
-            if str(path) in EMBEDDED and not path.exists():
-                found += embedded(str(path), preparation, most)  # type: ignore[arg-type]
-                continue
-            found += _samples(path, preparation, frames=frames, volumes=volumes, most=most)
-        except (InputError, OSError) as error:
-            skipped.append(SkippedFile(str(path), str(error)))
+    for given in paths:
+        if given in EMBEDDED:
+            found += embedded(cast(Embedded, given), preparation, most)
+            continue
+        for path in expand(Path(given)):
+            try:
+                found += _samples(path, preparation, frames=frames, volumes=volumes, most=most)
+            except (InputError, OSError) as error:
+                skipped.append(SkippedFile(str(path), str(error)))
     if not found:
         listed = "; ".join(f"{each.path}: {each.reason}" for each in skipped)
         raise InputError(f"expected at least one input, got none. {listed}".strip())
     return found, skipped
 
 
-def embedded(name: Literal["digits", "clips"], preparation: Preparation, most: int) -> list[Input]:
+def embedded(name: Embedded, preparation: Preparation, most: int) -> list[Input]:
     """Test samples of an embedded set of ``compare``, evenly chosen.
 
     Raises:
@@ -130,16 +133,12 @@ def embedded(name: Literal["digits", "clips"], preparation: Preparation, most: i
     return found
 
 
-def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files, and in the place of a folder those in it and below, sorted, hidden ones apart."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            below = sorted(each for each in path.rglob("*") if each.is_file())
-            found += [each for each in below if not _hidden(each.relative_to(path))]
-        else:
-            found.append(path)
-    return found
+def expand(path: Path) -> list[Path]:
+    """The file, or of a folder those in it and below, sorted, hidden ones apart."""
+    if not path.is_dir():
+        return [path]
+    below = sorted(each for each in path.rglob("*") if each.is_file())
+    return [each for each in below if not _hidden(each.relative_to(path))]
 
 
 def _hidden(path: Path) -> bool:
