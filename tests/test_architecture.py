@@ -30,9 +30,9 @@ LEVELS = {
     "looking": 7,
     "serve": 7,
     "look_command": 8,
-    "serve_command": 8,
-    "cli": 9,
-    "__main__": 10,
+    "serve_command": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

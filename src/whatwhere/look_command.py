@@ -47,8 +47,8 @@ def look(
     preparation = preparation_of(
         checkpoint,
         shape=None if shape is None else parse_shape(shape),
-        mean=None if mean is None else _numbers("mean", mean),
-        std=None if std is None else _numbers("std", std),
+        mean=None if mean is None else numbers("mean", mean),
+        std=None if std is None else numbers("std", std),
     )
     if preparation.assumed:
         typer.echo(preparation.assumed)
@@ -84,7 +84,12 @@ def plain_of(checkpoint: Path) -> Path | None:
     return plain if plain.exists() else None
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def numbers(name: str, text: str) -> list[float]:
+    """The numbers that an option was given, separated by commas.
+
+    >>> numbers("mean", "0.5,0.25")
+    [0.5, 0.25]
+    """
     try:
         return [float(each) for each in text.split(",")]
     except ValueError as error:

@@ -18,6 +18,10 @@ def serve(
     shape: Annotated[
         str | None, typer.Option(help="of one input, as in 3x224x224, where the file says none")
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="by channel, as in 0.5,0.5,0.5, where the file says none")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="likewise")] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="arrays (D, H, W) are volumes, not clips")
     ] = False,
@@ -32,18 +36,17 @@ def serve(
 
     It runs on this machine alone, asks no other for anything, and ends with Ctrl-C.
     """
+    from whatwhere.look_command import numbers
     from whatwhere.serve.opening import opened
     from whatwhere.serve.server import free_port, own_folder, serving
+    from whatwhere.study.costs import parse_shape
 
     chosen = free_port(host, port)
-    sizes = None
-    if shape is not None:
-        from whatwhere.study.costs import parse_shape
-
-        sizes = parse_shape(shape)
     site = opened(
         path,
-        shape=sizes,
+        shape=None if shape is None else parse_shape(shape),
+        mean=None if mean is None else numbers("mean", mean),
+        std=None if std is None else numbers("std", std),
         volumes=volumes,
         with_examples=examples,
         trust=() if trust is None else trust,

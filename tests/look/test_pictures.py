@@ -159,3 +159,16 @@ def test_errors_say_what_came():
         drawn(network(2), samples, display=torch.rand(1, 1, 9, 9))
     with pytest.raises(ValueError, match="expected 2 titles, got 1"):
         drawn(network(2), samples, titles=["one"])
+
+
+def test_of_no_gates_grad_cam_is_left_and_needs_none():
+    plain = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    drawn_alone = figure(plain, torch.randn(1, 1, 9, 9), only=())
+    assert [axes.get_title().partition("\n")[0] for axes in drawn_alone.axes] == [
+        "input",
+        "Grad-CAM",
+    ]
+    with pytest.raises(ValueError, match="expected gates or Grad-CAM to draw, got neither"):
+        figure(plain, torch.randn(1, 1, 9, 9), only=(), grad_cam=False)

@@ -94,9 +94,10 @@ class GatesTab:
             for depth, place in enumerate(found, start=1)
             for name, kind in place.gates.items()
         ]
+        middle = max(1, (len(found) + 1) // 2)
         return (
             gr.CheckboxGroup(choices=choices, value=[], visible=len(choices) > 0),
-            gr.Slider(maximum=max(2, len(found)), value=1, visible=len(found) > 1),
+            gr.Slider(maximum=max(2, len(found)), value=middle, visible=len(found) > 1),
         )
 
     @told

@@ -37,6 +37,8 @@ def opened(
     path: Path,
     *,
     shape: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     volumes: bool = False,
     with_examples: bool = True,
     trust: Sequence[str] = (),
@@ -47,6 +49,8 @@ def opened(
     Args:
         path: of either; of a trial's checkpoint, the study's data are found as well.
         shape: (C, *S) of one input, where the file does not say.
+        mean: of each channel, likewise.
+        std: of each channel, likewise.
         volumes: whether arrays of three position axes are volumes, not clips.
         with_examples: whether to read the study's data for inputs to begin with.
         trust: packages whose functions a file may call to build its network.
@@ -56,7 +60,7 @@ def opened(
         ValueError: there is nothing that could be served; a line that says why.
     """
     members = members_of(path)
-    preparation = preparation_of(members[0].path, shape=shape)
+    preparation = preparation_of(members[0].path, shape=shape, mean=mean, std=std)
     run = study_of(path)
     notes = [_about(members, preparation)]
     if preparation.assumed:

@@ -49,7 +49,7 @@ def build(site: Site) -> gr.Blocks:
                         gr.HTML(_framed(site.report))
                     tabs.append(third)
         given_anew = [
-            gates.show_after(file.upload(_take(site), file, [given, said, file], **QUICK)),
+            gates.show_after(file.upload(_take(site), file, [given, said, file, gallery], **QUICK)),
             gates.show_after(gallery.select(_choose(offered), None, [given, said], **QUICK)),
             gates.fill_after(page.load(lambda: _first(offered), None, [given, said], **QUICK)),
         ]
@@ -101,16 +101,17 @@ def _fetch_nothing(file: gr.File) -> None:
     file.async_move_resource_to_block_cache = of_a_file
 
 
-def _take(site: Site) -> Callable[[str], tuple[Any, Any, None]]:
-    """What reads a file that was dropped: the input or none, what is said of it, an empty zone."""
+def _take(site: Site) -> Callable[[str], tuple[Any, ...]]:
+    """What reads a file that was dropped, says so, and empties the zone for the next."""
 
-    def taken(path: str) -> tuple[Any, Any, None]:
+    def taken(path: str) -> tuple[Any, ...]:
         name = Path(path).name
         try:
             given = take(Path(path), site.served.preparation, volumes=site.volumes)
         except UploadError as error:
-            return gr.skip(), f"⚠️ **{plainly(name)}** was not taken: {plainly(str(error))}", None
-        return given, f"Shown: **{plainly(name)}**", None
+            refused = f"⚠️ **{plainly(name)}** was not taken: {plainly(str(error))}"
+            return gr.skip(), refused, None, gr.skip()
+        return given, f"Shown: **{plainly(name)}**", None, gr.Gallery(selected_index=None)
 
     return taken
 

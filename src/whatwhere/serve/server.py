@@ -43,17 +43,21 @@ def own_folder() -> Iterator[Path]:
     here: it could share the page, or open folders to it.
     """
     with tempfile.TemporaryDirectory(prefix="whatwhere-serve-") as folder:
-        for name in [name for name in os.environ if name.startswith("GRADIO_")]:
-            del os.environ[name]
+        before, elsewhere = dict(os.environ), tempfile.tempdir
+        for name in before:
+            if name.startswith("GRADIO_"):
+                del os.environ[name]
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["HF_HUB_OFFLINE"] = "1"
         os.environ["NO_PROXY"] = "*"  # it asks itself whether it is up, and no one else anything
-        before, tempfile.tempdir = tempfile.tempdir, folder  # uploads on their way
+        tempfile.tempdir = folder  # of uploads on their way
         try:
             yield Path(folder)
         finally:
-            tempfile.tempdir = before
+            tempfile.tempdir = elsewhere
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @contextmanager

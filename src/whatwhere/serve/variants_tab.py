@@ -29,7 +29,7 @@ class VariantsTab:
             self.depth = gr.Slider(
                 1,
                 max(2, deepest),
-                value=max(1, deepest),
+                value=max(1, (deepest + 1) // 2),
                 step=1,
                 label="Depth of the gates that are drawn",
                 visible=deepest > 1,
