@@ -8,7 +8,7 @@ from torch import Tensor
 from whatwhere.ops.cuda import gradients, steps
 from whatwhere.ops.cuda.gradients import Pooled, sums_of
 from whatwhere.ops.cuda.steps import Chunk, Rows, places
-from whatwhere.ops.cuda.tiles import absent, plan
+from whatwhere.ops.cuda.tiles import Plan, absent, plan
 from whatwhere.ops.raw import channel_shape, memory_format
 
 # Statistics whose gradients take x again.
@@ -18,6 +18,12 @@ DEVIATIONS = ("std", "l2")
 def like(x: Tensor) -> Tensor:
     """A tensor without values in the shape, dtype and layout of x."""
     return torch.empty_like(x, memory_format=memory_format(x))
+
+
+def _plan(x: Tensor, statistics: Sequence[str], *, narrow: bool = False) -> Plan:
+    # Deviations take more registers an element, so there are fewer elements.
+    parts = 2 if set(DEVIATIONS) & set(statistics) else 1
+    return plan(x, x.shape[0], parts=parts, narrow=narrow)
 
 
 def _gate(gate: Tensor | None) -> Rows | None:
@@ -35,7 +41,7 @@ def _descriptors(x: Tensor, depth: int, length: int) -> Rows:
 
 def pool_positions(x: Tensor, statistics: Sequence[str]) -> Tensor:
     """As ``raw.pool_positions``."""
-    p = plan(x, x.shape[0])
+    p = _plan(x, statistics)
     out = _descriptors(x, len(statistics), p.channels)
     steps.pool_positions(p, _all(x), x, out, statistics)
     return out.tensor
@@ -43,7 +49,7 @@ def pool_positions(x: Tensor, statistics: Sequence[str]) -> Tensor:
 
 def pool_channels(x: Tensor, channel_gate: Tensor | None, statistics: Sequence[str]) -> Tensor:
     """As ``raw.pool_channels``."""
-    p = plan(x, x.shape[0], narrow=True)
+    p = _plan(x, statistics, narrow=True)
     out = _descriptors(x, len(statistics), p.positions)
     steps.pool_channels(p, _all(x), x, _gate(channel_gate), out, statistics)
     return out.tensor
@@ -85,7 +91,7 @@ def pool_positions_backward(
 ) -> Tensor:
     """As ``raw.pool_positions_backward``."""
     dx, chunk, pooled = like(x), _all(x), pooled.contiguous()
-    p = plan(x, x.shape[0])
+    p = _plan(x, statistics)
     if tuple(statistics) == ("mean",):  # all that x says is its shape
         return dx.copy_((grad / p.positions).reshape(channel_shape(x)))
     maxima, first = _maxima(pooled, statistics), None
@@ -110,7 +116,7 @@ def pool_channels_backward(
 ) -> tuple[Tensor, Tensor]:
     """As ``raw.pool_channels_backward``."""
     dx, chunk, gate, pooled = like(x), _all(x), _gate(channel_gate), pooled.contiguous()
-    p = plan(x, x.shape[0])
+    p = _plan(x, statistics)
     maxima, first = _maxima(pooled, statistics), None
     if maxima is not None:
         swept = plan(x, x.shape[0], parts=2, narrow=True)
