@@ -24,15 +24,12 @@ LEVELS = {
     "export": 5,
     "study": 5,
     "trim": 5,
-    "export_command": 6,
-    "train_command": 6,
     "inputs": 6,
     "looking": 7,
     "serve": 7,
-    "look_command": 8,
-    "serve_command": 9,
-    "cli": 10,
-    "__main__": 11,
+    "commands": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 HEAVY = ("numba", "triton", "lightning", "torchvision", "timm", "gradio", "matplotlib", "rich")
 

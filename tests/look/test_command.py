@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from whatwhere import attend, save
 from whatwhere.cli import app
-from whatwhere.look_command import plain_of
+from whatwhere.commands.look import plain_of
 from whatwhere.study.networks import SmallResNet
 
 FACTS = {"shape": [3, 16, 16], "mean": [0.5] * 3, "std": [0.5] * 3, "classes": ["cat", "dog"]}

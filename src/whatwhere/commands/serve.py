@@ -36,7 +36,7 @@ def serve(
 
     It runs on this machine alone, asks no other for anything, and ends with Ctrl-C.
     """
-    from whatwhere.look_command import numbers
+    from whatwhere.commands.look import numbers
     from whatwhere.serve.opening import opened
     from whatwhere.serve.server import free_port, own_folder, serving
     from whatwhere.study.costs import parse_shape
