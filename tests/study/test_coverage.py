@@ -1,4 +1,4 @@
-"""What docs/statistics.md says of error rates, in a smaller simulation; each with a planted fault."""
+"""What docs/statistics.md says of error rates, in a smaller simulation, with planted faults."""
 
 from dataclasses import replace
 from pathlib import Path
