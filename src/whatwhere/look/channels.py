@@ -24,7 +24,7 @@ def bars(axes: Any, weights: Tensor, *, start: float, span: float) -> None:
     axes.set_ylim(start - span, start + span)
     axes.tick_params(labelsize=6, length=2)
     axes.set_xticks([])
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.margins(x=0.01)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
