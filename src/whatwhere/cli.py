@@ -61,6 +61,9 @@ def compare(
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
+    deterministic: Annotated[
+        bool, typer.Option(help="refuse operations that may give other bits another time")
+    ] = False,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
     max_unreadable: Annotated[
         int, typer.Option(help="skip up to so many files that can't be read")
@@ -105,6 +108,7 @@ def compare(
         start=start,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
+        deterministic=deterministic,
         fast=fast,
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well

@@ -9,11 +9,14 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: readers see the old content or the new, never a part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # there still if the disk is full
 
 
 def remove_parts(folder: Path) -> None:
@@ -39,3 +42,16 @@ def read_json(path: Path) -> Any:
         return None
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {path}, got: {error}") from error
+
+
+def read_told(path: Path) -> dict[str, Any]:
+    """Read a JSON object that can be done without: empty where the file is not there or damaged.
+
+    >>> read_told(Path("nowhere.json"))
+    {}
+    """
+    try:
+        content = read_json(path)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

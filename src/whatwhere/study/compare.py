@@ -22,6 +22,7 @@ import whatwhere
 from whatwhere.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
+from whatwhere.study.faults import ends_study, interrupted_by_sigterm
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.report import write_report
 from whatwhere.study.runner import run_trials, threads_for, workers_for
@@ -36,6 +37,7 @@ from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
+STUDY_KEYS = ("settings", "threads", "fingerprint", "variants")
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "scipy")
 
 
@@ -73,7 +75,7 @@ def compare(
     study_data = load_data(settings.data)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / ".lock", timeout=0):
+        with interrupted_by_sigterm(), FileLock(run / ".lock", timeout=0):
             return _compare(settings, study_data, run, workers, command, console)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
@@ -82,6 +84,10 @@ def compare(
         raise StudyError(
             f"another process is at work in {run}; wait for it, or choose another --out"
         ) from error
+    except OSError as error:
+        if (ended := ends_study(error, run)) is not None:
+            raise ended from error
+        raise
 
 
 def _compare(
@@ -96,7 +102,7 @@ def _compare(
     known = _known_study(settings, run)
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
-    trials = _trials(settings, plan["variants"], run)
+    trials = _trials(settings, plan, run)
     threads = threads_for(len(trials), workers) if known is None else known["threads"]
     write_json(run / "study.json", {"settings": settings.fixed(), "threads": threads, **plan})
     done = sum(trial.done() for trial in trials)
@@ -106,6 +112,11 @@ def _compare(
         f"{chosen.threads} threads"
     )
     run_trials(trials, chosen, console)
+    if lost := [trial.name for trial in trials if trial.result() is None]:
+        raise StudyError(
+            f"the records of {', '.join(lost)} are gone or damaged; the same command runs these "
+            "trials again"
+        )
     results = _results(settings, plan, study_data, trials, run.name, command)
     write_json(run / "results.json", results)
     write_text(run / "results.csv", _table(results))
@@ -115,20 +126,27 @@ def _compare(
 
 
 def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
-    known: Any = read_json(run / "study.json")
+    path = run / "study.json"
+    try:
+        known: Any = read_json(path)
+    except ValueError as error:
+        raise StudyError(f"{error}. {_restore(path)}") from error
     if known is None:
+        if any(run.glob("trials/*/result.json")):
+            raise StudyError(
+                f"expected {path} beside the records of trials, got none. {_restore(path)}"
+            )
         return None
-    if not isinstance(known, dict) or not {"settings", "threads", "variants"} <= set(known):
+    if not isinstance(known, dict) or not set(STUDY_KEYS) <= set(known):
         raise StudyError(
-            f"expected a study's settings in {run / 'study.json'}, got something else; choose "
-            "another --out"
+            f"expected a study's settings in {path}, got something else. {_restore(path)}"
         )
     asked = settings.fixed()
-    names = sorted(set(asked) | set(known["settings"]))
+    before = {"deterministic": False, **known["settings"]}  # which older studies don't say
     differences = [
-        f"{name} was {known['settings'].get(name)!r} and is now {asked.get(name)!r}"
-        for name in names
-        if known["settings"].get(name) != asked.get(name)
+        f"{name} was {before.get(name)!r} and is now {asked.get(name)!r}"
+        for name in sorted(set(asked) | set(before))
+        if before.get(name) != asked.get(name)
     ]
     if differences:
         raise StudyError(
@@ -136,6 +154,13 @@ def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
             "variants can be added to a study; for other settings choose another --out"
         )
     return known
+
+
+def _restore(path: Path) -> str:
+    return (
+        f"Put {path.name} back from a copy, or choose another --out: without it nobody knows with "
+        "what settings the trials ran, and they stay as they are"
+    )
 
 
 def _check_data(known: dict[str, Any] | None, study_data: StudyData, run: Path) -> None:
@@ -173,15 +198,16 @@ def _plan(
     }
 
 
-def _trials(settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path) -> list[Trial]:
+def _trials(settings: StudySettings, plan: dict[str, Any], run: Path) -> list[Trial]:
     variants = [
-        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"]) for row in rows
+        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"])
+        for row in plan["variants"]
     ]
     devices = max(1, torch.cuda.device_count())
     # Seed by seed, so that a study that is stopped early has whole pairs.
     pairs = [(variant, seed) for seed in range(settings.seeds) for variant in variants]
     return [
-        Trial(run, settings, variant, seed, device=index % devices)
+        Trial(run, settings, variant, seed, index % devices, plan["fingerprint"])
         for index, (variant, seed) in enumerate(pairs)
     ]
 

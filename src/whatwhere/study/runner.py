@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,7 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from whatwhere.files import read_json
+from whatwhere.files import read_told
+from whatwhere.study.faults import end_at_sigterm, gone
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial, run_trial
 
@@ -110,6 +111,7 @@ def _run_pool(pending: dict[str, Trial], workers: Workers, bars: Progress, study
     try:
         while running:
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            _check_there(running.values())
             _show(list(running.values()), bars, rows)
             for future in done:
                 trial = running.pop(future)
@@ -126,11 +128,17 @@ def _run_pool(pending: dict[str, Trial], workers: Workers, bars: Progress, study
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _check_there(trials: Iterable[Trial]) -> None:
+    for run in {trial.run for trial in trials}:
+        if not (run / "study.json").exists():
+            raise gone(run)
+
+
 def _show(trials: Sequence[Trial], bars: Progress, rows: dict[str, TaskID]) -> None:
     running = set()
     for trial in trials:
-        told = read_json(trial.folder / "progress.json")
-        if told is None or trial.done():
+        told = read_told(trial.folder / "progress.json")
+        if not told or trial.done():
             continue
         running.add(trial.name)
         text = f"{trial.name}, epoch {told['epoch']}/{told['epochs']}"
@@ -184,6 +192,7 @@ def _threads(threads: int) -> Iterator[None]:
 
 def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the study, which ends its workers
+    end_at_sigterm()
     torch.set_num_threads(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

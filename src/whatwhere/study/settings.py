@@ -59,6 +59,7 @@ class StudySettings:
         start: how gates start, "identity" or "paper".
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
+        deterministic: only operations that give the same bits every time; others are refused.
         fast: whether this is a first look rather than a study.
     """
 
@@ -75,6 +76,7 @@ class StudySettings:
     start: Start = "identity"
     precision: Precision = "auto"
     pretrained: bool = False
+    deterministic: bool = False
     fast: bool = False
 
     def __post_init__(self) -> None:

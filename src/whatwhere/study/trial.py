@@ -5,13 +5,8 @@ then ``trials/ID/training/`` holds Lightning's checkpoint of the last finished e
 killed trial goes on.
 """
 
-import logging
-import math
 import shutil
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,12 +19,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from whatwhere import checkpoints
-from whatwhere.files import read_json, write_json
+from whatwhere.files import read_told, write_json
 from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
 from whatwhere.study.build import backbone_of, build_network, load_data
+from whatwhere.study.conditions import Progress, deterministic, quiet
 from whatwhere.study.data import StudyData
-from whatwhere.study.settings import StudySettings, Variant
+from whatwhere.study.faults import ends_study, gone, without_determinism
+from whatwhere.study.resuming import WholeCheckpoints, newest_checkpoint
+from whatwhere.study.settings import StudyError, StudySettings, Variant
 from whatwhere.study.training import (
     Classifier,
     DivergedError,
@@ -38,19 +36,24 @@ from whatwhere.study.training import (
 )
 
 DONE = ("finished", "diverged")
+RECORDED = ("id", "variant", "seed", "status", "reason", "epochs", "test", "picture", "seconds")
 PICTURED_SAMPLES = 4
 DIAGNOSED_SAMPLES = 512
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed, in one study's folder."""
+    """One variant with one seed, in one study's folder.
+
+    With ``fingerprint``, that of the data the study began with, it runs on no others.
+    """
 
     run: Path
     settings: StudySettings
     variant: Variant
     seed: int
     device: int = 0
+    fingerprint: str | None = None
 
     @property
     def name(self) -> str:
@@ -64,11 +67,10 @@ class Trial:
 
     def result(self) -> dict[str, Any] | None:
         """The trial's record, if it has one; a file that is none counts for nothing."""
-        try:
-            record = read_json(self.folder / "result.json")
-        except ValueError:
+        record = read_told(self.folder / "result.json")
+        if record.get("id") != self.name:  # another trial's, say: it must not count twice
             return None
-        return record if isinstance(record, dict) and "status" in record else None
+        return record if all(key in record for key in RECORDED) else None
 
     def done(self) -> bool:
         """Whether the trial need not run again: it finished, or diverged, as it would again."""
@@ -77,21 +79,35 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> None:
-    """Run or resume a trial to its record; what goes wrong is in the record, not raised."""
+    """Run or resume a trial to its record; what goes wrong is in the record, not raised.
+
+    Raises:
+        StudyError: no other trial would go right either: the disk is full, or the folder or the
+            data have gone or changed.
+    """
     if trial.done():
         return
     trial.folder.mkdir(parents=True, exist_ok=True)
+    of_study = (trial.run / "study.json").exists()
     started = perf_counter()
     try:
-        with _quiet():
+        with quiet(), deterministic(trial.settings.deterministic):
             record = _train_and_measure(trial)
+    except _DataError:
+        raise
     except DivergedError as error:
         record = _record(trial, status="diverged", reason=str(error))
         record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
+        if (ended := ends_study(error, trial.run)) is not None:
+            raise ended from error
         (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        record = _record(trial, status="failed", reason=f"{type(error).__name__}: {error}")
+        forbidden = without_determinism(error)
+        reason = f"{type(error).__name__}: {error}" if forbidden is None else forbidden
+        record = _record(trial, status="failed", reason=reason)
     record["seconds"] = perf_counter() - started
+    if of_study and not (trial.run / "study.json").exists():
+        raise gone(trial.run)  # trainers make missing folders anew
     write_json(trial.folder / "result.json", record)
     if record["status"] in DONE:
         shutil.rmtree(trial.folder / "training", ignore_errors=True)
@@ -114,7 +130,7 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
 
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
-    study_data = load_data(trial.settings.data)
+    study_data = _data(trial)
     backbone = backbone_of(trial.settings, study_data)
     network = build_network(
         backbone,
@@ -156,6 +172,28 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     return record
 
 
+class _DataError(StudyError):
+    """The data are no longer what the study began with."""
+
+
+def _data(trial: Trial) -> StudyData:
+    # This process reads the data anew, some time after the study's process did.
+    try:
+        study_data = load_data(trial.settings.data)
+    except (ValueError, OSError) as error:
+        raise _DataError(
+            f"the data could be read when the study began, and now can't: {error}. Put them back, "
+            "and the same command goes on"
+        ) from error
+    if trial.fingerprint not in (None, study_data.fingerprint):
+        raise _DataError(
+            f"the data have changed while the study ran (fingerprint {trial.fingerprint}, now "
+            f"{study_data.fingerprint}): no trial ran on the changed ones. Put the former back, "
+            "and the same command goes on, or choose another --out"
+        )
+    return study_data
+
+
 def _fit(trial: Trial, network: nn.Module, study_data: StudyData) -> tuple[Classifier, int]:
     settings = trial.settings
     loader = training_loader(study_data.train, settings, seed=trial.seed)
@@ -176,27 +214,20 @@ def _fit(trial: Trial, network: nn.Module, study_data: StudyData) -> tuple[Class
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             ),
-            _Progress(trial.folder / "progress.json", settings.epochs, len(loader)),
+            Progress(trial.folder / "progress.json", settings.epochs, len(loader)),
         ],
     )
     validation = evaluation_loader(study_data.val, settings)
-    for saved in sorted((trial.folder / "training").glob("*.ckpt"), reverse=True):
-        try:
-            torch.load(saved, map_location="cpu", weights_only=True)
-        except Exception:  # torn by a full disk, say: the one before it, or the start, will do
-            saved.unlink()
-            continue
-        trainer.fit(classifier, loader, validation, ckpt_path=str(saved), weights_only=True)
-        return classifier, resumes
-    trainer.fit(classifier, loader, validation)
+    saved = newest_checkpoint(trial.folder / "training")
+    trainer.fit(classifier, loader, validation, ckpt_path=saved, weights_only=True)
     return classifier, resumes
 
 
 def _count_start(trial: Trial) -> int:
     # How often the trial was taken up again, over all processes that died with it.
     path = trial.folder / "starts.json"
-    starts: int = read_json(path) or 0
-    write_json(path, starts + 1)
+    starts: int = read_told(path).get("starts", 0)
+    write_json(path, {"starts": starts + 1})
     return starts
 
 
@@ -209,6 +240,7 @@ def _trainer(trial: Trial, callbacks: list[Callback]) -> lightning.Trainer:
         precision=precision,
         max_epochs=trial.settings.epochs,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=TensorBoardLogger(trial.run / "tensorboard", name=trial.name, version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -239,46 +271,3 @@ def _draw(trial: Trial, network: nn.Module, study_data: StudyData) -> str:
     path = trial.folder / "gates.png"
     figure.savefig(path, dpi=110, bbox_inches="tight")
     return str(path.relative_to(trial.run))
-
-
-class _Progress(Callback):
-    """Tells the study's process how far the trial is, through a small file."""
-
-    def __init__(self, path: Path, epochs: int, batches: int) -> None:
-        self.path = path
-        self.total = epochs * batches
-        self.epochs = epochs
-        self._told = -math.inf
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write the number of steps done, twice a second at most."""
-        if perf_counter() - self._told > 0.5:
-            self._told = perf_counter()
-            write_json(
-                self.path,
-                {
-                    "step": trainer.global_step,
-                    "steps": self.total,
-                    "epoch": trainer.current_epoch + 1,
-                    "epochs": self.epochs,
-                },
-            )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on matters the study decides itself."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*smaller than the logging interval.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*LeafSpec.*is deprecated.*",
-            ".*lr_scheduler.step.*before.*optimizer.step.*",
-        ):
-            warnings.filterwarnings("ignore", message=pattern)
-        yield
