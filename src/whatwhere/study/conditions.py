@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class Progress(Callback):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's advice on matters the study decides itself."""
+    """Without Lightning's advice on matters the study decides itself, nor traces of threads."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -57,7 +58,18 @@ def quiet() -> Iterator[None]:
             ".*lr_scheduler.step.*before.*optimizer.step.*",
         ):
             warnings.filterwarnings("ignore", message=pattern)
-        yield
+        before = threading.excepthook
+        threading.excepthook = _of_threads
+        try:
+            yield
+        finally:
+            threading.excepthook = before
+
+
+def _of_threads(told: threading.ExceptHookArgs) -> None:
+    # TensorBoard's writer is a thread; what ends it, a full disk, say, is raised at the next write.
+    if not isinstance(told.exc_value, OSError):
+        threading.__excepthook__(told)
 
 
 @contextmanager

@@ -87,6 +87,22 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def children_without_sigint() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, not even while they import.
+
+    It reaches their parent, which ends them; they would each print a trace.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def end_at_sigterm() -> None:
     """End a worker process at once when it gets SIGTERM, as if killed.
 

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from whatwhere.files import read_told
-from whatwhere.study.faults import end_at_sigterm, gone
+from whatwhere.study.faults import children_without_sigint, end_at_sigterm, gone
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial, run_trial
 
@@ -98,7 +98,7 @@ def run_trials(trials: Sequence[Trial], workers: Workers, console: Console) -> N
 def _run_pool(pending: dict[str, Trial], workers: Workers, bars: Progress, study: TaskID) -> None:
     """Run the trials in one pool, taking each out of ``pending`` as it comes to its record."""
     rows: dict[str, TaskID] = {}
-    with _threads(workers.threads):
+    with _threads(workers.threads), children_without_sigint():
         pool = ProcessPoolExecutor(
             workers.processes,
             mp_context=multiprocessing.get_context("spawn"),
@@ -191,7 +191,7 @@ def _threads(threads: int) -> Iterator[None]:
 
 
 def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the study, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be kept from them
     end_at_sigterm()
     torch.set_num_threads(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
