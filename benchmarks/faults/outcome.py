@@ -1,10 +1,20 @@
 """What became of the studies on which a fault was tried."""
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.faults.study import Ended, Study
+
+
+def without_folders(line: str) -> str:
+    """The line with the paths' last parts alone.
+
+    >>> without_folders("no room to write in /a/b/c.npz: make some")
+    'no room to write in …/c.npz: make some'
+    """
+    return re.sub(r"(/[^\s/'():;,]+)+(/[^\s/'():;,]+)", r"…\2", line)
 
 
 @dataclass
@@ -33,7 +43,7 @@ class Outcome:
     def note(self, ended: Ended) -> None:
         """Keep the line as an example."""
         if ended.line != "":
-            self.line = ended.line
+            self.line = without_folders(ended.line)
 
     def finish(self, study: Study, undisturbed: Study | None) -> None:
         """Check the study's results, and take its problems over."""
@@ -41,7 +51,9 @@ class Outcome:
             study.compare(undisturbed)
         self.studies += not study.problems
         self.records += len(study.seen)
-        self.problems += [f"{study.out.name}: {problem}" for problem in study.problems]
+        self.problems += [
+            without_folders(f"{study.out.name}: {problem}") for problem in study.problems
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""

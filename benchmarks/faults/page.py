@@ -6,15 +6,31 @@ from typing import Any
 
 from whatwhere.files import write_text
 
-BEGIN, END = "<!-- tried -->\n", "<!-- end -->\n"
-
 
 def write_page(record: dict[str, Any], page: Path) -> None:
-    """Put the table into the page, between its marks."""
+    """Put the tables into the page, between their marks."""
     text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_text(page, f"{before}{BEGIN}{table(record)}{END}{after}")
+    for name, content in {"tried": table(record), "bits": bits(record)}.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{content}{end}{rest.partition(end)[2]}"
+    write_text(page, text)
+
+
+def bits(record: dict[str, Any]) -> str:
+    """Which trainings gave the same bits."""
+    answers = {True: "the same", False: "**not the same**"}
+    lines = [
+        "",
+        "| data | backbone | variant | twice | with the option | stopped and resumed |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['data']} | {row['backbone']} | {row['variant']} | {answers[row['twice']]} | "
+            f"{answers[row['deterministic']]} | {answers[row['resumed']]} |"
+            for row in record.get("bits", [])
+        ),
+    ]
+    return "\n".join([*lines, "", ""])
 
 
 def table(record: dict[str, Any]) -> str:
@@ -42,7 +58,7 @@ def table(record: dict[str, Any]) -> str:
             )
             lines.append(f"- {row['fault']}: {told}")
     lines += ["", "What was said, an example each:", ""]
-    lines += [f"- {row['fault']}: `{_short(row['line'])}`" for row in rows if row["line"]]
+    lines += [f"- {row['fault']}: `{row['line']}`" for row in rows if row["line"]]
     return "\n".join([*lines, "", f"With torch {record['torch']} on a CPU.", "", ""])
 
 
@@ -63,10 +79,3 @@ def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _sum(rows: list[dict[str, Any]], name: str) -> int:
     return sum(row[name] for row in rows)
-
-
-def _short(line: str) -> str:
-    words = [
-        "…/" + word.rpartition("/")[2] if word.startswith("/") else word for word in line.split()
-    ]
-    return " ".join(words)
