@@ -15,11 +15,14 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write any file atomically."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # also unlike another machine's
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # there still if the disk is full
 
 
 def cache_folder() -> Path:
@@ -56,3 +59,16 @@ def read_json(path: Path) -> Any:
         return None
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {path}, got: {error}") from error
+
+
+def read_told(path: Path) -> dict[str, Any]:
+    """Read a JSON object that can be done without: empty where the file is not there or damaged.
+
+    >>> read_told(Path("nowhere.json"))
+    {}
+    """
+    try:
+        content = read_json(path)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

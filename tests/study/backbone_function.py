@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from whatwhere.study.networks import SmallResNet
@@ -20,6 +21,16 @@ def make(classes, *, in_channels, ndim, width=1.0):
 
 def fixed(classes, *, in_channels, ndim):
     return make(classes, in_channels=in_channels, ndim=ndim)
+
+
+class _Scattered(nn.Module):
+    def forward(self, x):
+        index = torch.arange(x.numel())
+        return torch.zeros_like(x).put_(index, x)  # torch calls it not deterministic, on any device
+
+
+def scattered(classes, *, in_channels, ndim):
+    return nn.Sequential(_Scattered(), make(classes, in_channels=in_channels, ndim=ndim))
 
 
 def grouped(classes, *, in_channels, ndim):

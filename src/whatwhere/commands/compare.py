@@ -9,6 +9,7 @@ import typer
 
 from whatwhere.commands.train import (
     CheckpointOption,
+    DeterministicOption,
     DevicesOption,
     NodesOption,
     StrategyOption,
@@ -57,6 +58,7 @@ def compare(
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
+    deterministic: DeterministicOption = False,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
     max_unreadable: Annotated[
         int, typer.Option(help="skip up to so many files that can't be read")
@@ -115,6 +117,7 @@ def compare(
         start=start,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
+        deterministic=deterministic,
         fast=fast,
         until_sure=until_sure,
         max_seeds=max_seeds,

@@ -21,6 +21,10 @@ CheckpointOption = Annotated[
     str, typer.Option(help="within an epoch, from which a killed training goes on: 200 steps, 5m")
 ]
 
+DeterministicOption = Annotated[
+    bool, typer.Option(help="refuse operations that may give other bits another time")
+]
+
 
 def train(
     data: Annotated[
@@ -43,6 +47,7 @@ def train(
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
+    deterministic: DeterministicOption = False,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
     max_unreadable: Annotated[
         int, typer.Option(help="skip up to so many files that can't be read")
@@ -85,6 +90,7 @@ def train(
         start=start,  # type: ignore[arg-type]  # checked by StudySettings
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
+        deterministic=deterministic,
         devices=Devices(devices, num_nodes, strategy, sync_batchnorm),  # type: ignore[arg-type]
         checkpoint_every=checkpoint_every,
     )

@@ -22,6 +22,33 @@ def load_data(settings: DataSettings) -> StudyData:
     return data.load(settings)
 
 
+class DataChangedError(StudyError):
+    """The data are no longer what the study began with."""
+
+
+def load_unchanged(settings: DataSettings, fingerprint: str | None) -> StudyData:
+    """The data as above; with the fingerprint they had when the study began, if one is given.
+
+    Raises:
+        DataChangedError: they can't be read any more, or have another.
+    """
+    # A trial's process reads the data anew, some time after the study's process did.
+    try:
+        study_data = load_data(settings)
+    except (ValueError, OSError) as error:
+        raise DataChangedError(
+            f"the data could be read when the study began, and now can't: {error}. Put them back, "
+            "and the same command goes on"
+        ) from error
+    if fingerprint not in (None, study_data.fingerprint):
+        raise DataChangedError(
+            f"the data have changed while the study ran (fingerprint {fingerprint}, now "
+            f"{study_data.fingerprint}): no trial ran on the changed ones. Put the former back, "
+            "and the same command goes on, or choose another --out"
+        )
+    return study_data
+
+
 def part_of(study_data: StudyData, fraction: float, *, seed: int) -> StudyData:
     """The data with a share of the training samples, every class with its own.
 

@@ -19,17 +19,19 @@ import torch
 from rich.console import Console
 
 import whatwhere
-from whatwhere.files import read_json, remove_parts, write_json, write_text
+from whatwhere.files import remove_parts, write_json, write_text
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
 from whatwhere.study.engines import Engine, cluster_engine
+from whatwhere.study.faults import ends_study, interrupted_by_sigterm
+from whatwhere.study.known import check_data, known_study
 from whatwhere.study.locks import HeldError, locked
 from whatwhere.study.plan import control_variant, measure
 from whatwhere.study.remote import issue
 from whatwhere.study.report import write_report
 from whatwhere.study.rounds import run_parts, run_rounds
 from whatwhere.study.runner import threads_for, workers_for
-from whatwhere.study.settings import CONTROL, StudyError, StudySettings, changes, parse_variants
+from whatwhere.study.settings import CONTROL, StudyError, StudySettings, parse_variants
 from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trainer import check_devices, started_processes
 from whatwhere.study.trial import Trial
@@ -87,7 +89,7 @@ def compare(
     workers = _workers(settings, study_data, workers)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with locked(run / ".lock", timeout=LOCK_WITHIN):
+        with interrupted_by_sigterm(), locked(run / ".lock", timeout=LOCK_WITHIN):
             return _compare(settings, study_data, run, workers, cluster, command, console)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
@@ -96,6 +98,10 @@ def compare(
         raise StudyError(
             f"another study is at work in {run}: {error}; wait for it, or choose another --out"
         ) from error
+    except OSError as error:
+        if (ended := ends_study(error, run)) is not None:
+            raise ended from error
+        raise
 
 
 def _workers(settings: StudySettings, study_data: StudyData, asked: int | None) -> int | None:
@@ -125,8 +131,8 @@ def _compare(
     console: Console,
 ) -> dict[str, Any]:
     remove_parts(run)
-    known = _known_study(settings, run)
-    _check_data(known, study_data, run)
+    known = known_study(settings, run)
+    check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
     first = len(plan["variants"]) * settings.seeds
     threads = threads_for(first, workers, cluster) if known is None else known["threads"]
@@ -138,8 +144,13 @@ def _compare(
             return workers_for(count, asked=workers, threads=threads)
         return cluster_engine(cluster, ticket)
 
-    trials, stopped = run_rounds(settings, plan["variants"], run, engine_for, console)
+    trials, stopped = run_rounds(settings, plan, run, engine_for, console)
     parts = run_parts(settings, trials, engine_for, console)
+    if lost := [trial.name for trial in (*trials, *parts) if trial.result() is None]:
+        raise StudyError(
+            f"the records of {', '.join(lost)} are gone or damaged; the same command runs these "
+            "trials again"
+        )
     results = _results(settings, plan, study_data, trials, run.name, command)
     results["parts"] = [trial.result() for trial in parts]
     results["stopping"] = None if stopped is None else stopped.as_dict()
@@ -150,32 +161,6 @@ def _compare(
     report = write_report(run)
     console.print(f"\n{results['verdict']}\n\nreport: {report}")
     return results
-
-
-def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
-    known: Any = read_json(run / "study.json")
-    if known is None:
-        return None
-    if not isinstance(known, dict) or not {"settings", "threads", "variants"} <= set(known):
-        raise StudyError(
-            f"expected a study's settings in {run / 'study.json'}, got something else; choose "
-            "another --out"
-        )
-    differences = changes(known["settings"], settings.fixed())
-    if differences:
-        raise StudyError(
-            f"{run} holds a study with other settings: {'; '.join(differences)}. Seeds and "
-            "variants can be added to a study; for other settings choose another --out"
-        )
-    return known
-
-
-def _check_data(known: dict[str, Any] | None, study_data: StudyData, run: Path) -> None:
-    if known is not None and known["fingerprint"] != study_data.fingerprint:
-        raise StudyError(
-            f"the data have changed since the study in {run} began (fingerprint "
-            f"{known['fingerprint']}, now {study_data.fingerprint}); choose another --out"
-        )
 
 
 def _plan(

@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 
 from whatwhere.study.alone import run_alone
+from whatwhere.study.faults import children_without_sigint, end_at_sigterm
 from whatwhere.study.remote import LOST_PROCESSES_ALLOWED, RefusedError, Ticket, run_there
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial
@@ -62,9 +63,13 @@ class Workers:
             initializer=_start_worker,
             initargs=(self.threads,),
         )
+
+        def submit(trial: Trial) -> Future[None]:
+            with _threads(self.threads), children_without_sigint():  # the pool starts one if needed
+                return pool.submit(run_alone, trial)
+
         try:
-            with _threads(self.threads):
-                yield lambda trial: pool.submit(run_alone, trial)
+            yield submit
         except BaseException:  # what runs now resumes from its last epoch another time
             for child in multiprocessing.active_children():
                 child.kill()  # not terminate: a trainer catches that, and goes on for a while
@@ -203,7 +208,8 @@ def _threads(threads: int) -> Iterator[None]:
 
 
 def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the study, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be kept from them
+    end_at_sigterm()
     torch.set_num_threads(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -70,6 +70,7 @@ def _spell(trial: Trial) -> str:
             "variant": [trial.variant.role, trial.variant.name, trial.variant.width],
             "seed": trial.seed,
             "fraction": trial.fraction,
+            "fingerprint": trial.fingerprint,
         }
     )
 
@@ -88,7 +89,14 @@ def _read(text: str) -> Trial:
     )
     role, name, width = told["variant"]
     variant = widened(width) if role == "control" else parse_variants([name])[-1]
-    return Trial(Path(told["run"]), settings, variant, told["seed"], fraction=told["fraction"])
+    return Trial(
+        Path(told["run"]),
+        settings,
+        variant,
+        told["seed"],
+        fraction=told["fraction"],
+        fingerprint=told["fingerprint"],
+    )
 
 
 def _end_with_the_study() -> None:

@@ -1,6 +1,6 @@
 """The trials of a study, round by round: the seeds asked for and, --until-sure, more; and parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from whatwhere.study.trial import Trial
 
 def run_rounds(
     settings: StudySettings,
-    rows: Sequence[dict[str, Any]],
+    plan: Mapping[str, Any],
     run: Path,
     engine_for: Callable[[int], Engine],
     console: Console,
@@ -32,7 +32,7 @@ def run_rounds(
     stopped = None
     seeds = range(settings.seeds)
     while True:
-        added = _trials(settings, rows, run, seeds)
+        added = _trials(settings, plan, run, seeds)
         done = sum(trial.done() for trial in added)
         engine = engine_for(len(added) - done)
         console.print(f"{len(added)} trials, {done} of them done, {engine}")
@@ -42,7 +42,7 @@ def run_rounds(
             break
         so_far = {
             "settings": {"until_sure": settings.until_sure},
-            "variants": rows,
+            "variants": plan["variants"],
             "trials": [trial.result() for trial in trials],
         }
         stopped = progress(
@@ -77,15 +77,16 @@ def run_parts(
 
 
 def _trials(
-    settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path, seeds: range
+    settings: StudySettings, plan: Mapping[str, Any], run: Path, seeds: range
 ) -> list[Trial]:
     variants = [
-        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"]) for row in rows
+        Variant(row["name"], row["role"], row["gate"], row["options"], row["width"])
+        for row in plan["variants"]
     ]
     devices = max(1, torch.cuda.device_count())
     # Seed by seed, so that a study that is stopped early has whole pairs.
     pairs = [(variant, seed) for seed in seeds for variant in variants]
     return [
-        Trial(run, settings, variant, seed, device=index % devices)
+        Trial(run, settings, variant, seed, index % devices, fingerprint=plan["fingerprint"])
         for index, (variant, seed) in enumerate(pairs)
     ]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -20,8 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from whatwhere.files import read_json
+from whatwhere.files import read_told
 from whatwhere.study.engines import Engine, Workers
+from whatwhere.study.faults import gone
 from whatwhere.study.settings import StudyError
 from whatwhere.study.trial import Trial
 
@@ -96,6 +97,7 @@ def _run_pending(pending: dict[str, Trial], engine: Engine, bars: Progress, stud
             running = {submit(trial): trial for trial in pending.values()}
             while running:
                 done, _ = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
+                _check_there(running.values())
                 _show(list(running.values()), bars, rows)
                 for future in done:
                     trial = running.pop(future)
@@ -124,11 +126,17 @@ def _record_of(trial: Trial) -> dict[str, Any]:
     return record
 
 
+def _check_there(trials: Iterable[Trial]) -> None:
+    for run in {trial.run for trial in trials}:
+        if not (run / "study.json").exists():
+            raise gone(run)
+
+
 def _show(trials: Sequence[Trial], bars: Progress, rows: dict[str, TaskID]) -> None:
     running = set()
     for trial in trials:
-        told = read_json(trial.folder / "progress.json")
-        if told is None or trial.done():
+        told = read_told(trial.folder / "progress.json")
+        if not told or trial.done():
             continue
         running.add(trial.name)
         text = f"{trial.name}, epoch {told['epoch']}/{told['epochs']}"

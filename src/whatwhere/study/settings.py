@@ -70,6 +70,7 @@ class StudySettings:
         start: how gates start, "identity" or "paper".
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
+        deterministic: only operations that give the same bits every time; others are refused.
         fast: whether this is a first look rather than a study.
         until_sure: add seeds until the 95% interval of every attention variant's difference from
             the plain network is within plus or minus so many points of accuracy.
@@ -94,6 +95,7 @@ class StudySettings:
     start: Start = "identity"
     precision: Precision = "auto"
     pretrained: bool = False
+    deterministic: bool = False
     fast: bool = False
     until_sure: float | None = None
     max_seeds: int | None = None

@@ -1,11 +1,7 @@
-"""Lightning's Trainer as every training here has it: devices, checkpoints, progress, and quiet."""
+"""Lightning's Trainer as every training here has it: devices, checkpoints, progress."""
 
-import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from whatwhere.files import write_json
 from whatwhere.study.data import StudyData
 from whatwhere.study.devices import DeviceError, Devices, checkpoint_interval
+from whatwhere.study.resuming import WholeCheckpoints
 from whatwhere.study.settings import StudySettings
 
 
@@ -49,6 +46,7 @@ def make_trainer(
         precision=precision,
         max_epochs=settings.epochs,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=TensorBoardLogger(logs, name=name, version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -160,20 +158,6 @@ def checkpointing(folder: Path, every: str) -> list[Callback]:
     ]
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that can be read; one torn by a full disk, say, is removed."""
-    for saved in sorted(folder.glob("*.ckpt"), reverse=True):
-        try:
-            checkpoint = torch.load(saved, map_location="cpu", weights_only=True)
-        except Exception:  # whatever readers of pickles and zips run into
-            checkpoint = {}
-        if "epoch_so_far" in checkpoint:
-            return saved
-        if is_first_process():
-            saved.unlink(missing_ok=True)
-    return None
-
-
 class ProgressFile(Callback):
     """Tells the study's process how far the training is, through a small file."""
 
@@ -198,23 +182,3 @@ class ProgressFile(Callback):
                     "epochs": self.epochs,
                 },
             )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's advice on matters the study decides itself."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Which says that a process was lost, before it ends this one and all others.
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel("INFO")
-    with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*smaller than the logging interval.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*LeafSpec.*is deprecated.*",
-            ".*sync_dist=True.*",  # what is logged is the same in every process already
-            ".*lr_scheduler.step.*before.*optimizer.step.*",
-        ):
-            warnings.filterwarnings("ignore", message=pattern)
-        yield

@@ -14,37 +14,44 @@ from time import perf_counter
 from typing import Any
 
 import lightning
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from whatwhere import checkpoints
-from whatwhere.files import read_json, write_json
-from whatwhere.look import diagnose
-from whatwhere.look.pictures import figure
-from whatwhere.study.build import backbone_of, build_network, load_data, part_of
+from whatwhere.files import read_told, write_json
+from whatwhere.study.build import (
+    DataChangedError,
+    backbone_of,
+    build_network,
+    load_unchanged,
+    part_of,
+)
+from whatwhere.study.conditions import deterministic, quiet
 from whatwhere.study.data import StudyData
+from whatwhere.study.faults import ends_study, gone, without_determinism
 from whatwhere.study.loaders import Batches, training_loader
+from whatwhere.study.looks import draw_gates, gate_records
 from whatwhere.study.machine import this_machine
+from whatwhere.study.resuming import newest_checkpoint
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.trainer import (
     ProgressFile,
     check_devices,
     checkpointing,
     is_first_process,
-    latest_checkpoint,
     make_trainer,
-    quiet,
 )
 from whatwhere.study.training import Classifier, DivergedError
 
 DONE = ("finished", "diverged")
-PICTURED_SAMPLES = 4
-DIAGNOSED_SAMPLES = 512
+RECORDED = ("id", "variant", "seed", "status", "reason", "epochs", "test", "picture", "seconds")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed on all or a share of the training samples, in a study's folder."""
+    """One variant with one seed on all or a share of the training samples, in a study's folder.
+
+    With ``fingerprint``, that of the data the study began with, it runs on no others.
+    """
 
     run: Path
     settings: StudySettings
@@ -52,6 +59,7 @@ class Trial:
     seed: int
     device: int = 0
     fraction: float = 1.0
+    fingerprint: str | None = None
 
     @property
     def name(self) -> str:
@@ -66,11 +74,10 @@ class Trial:
 
     def result(self) -> dict[str, Any] | None:
         """The trial's record, if it has one; a file that is none counts for nothing."""
-        try:
-            record = read_json(self.folder / "result.json")
-        except ValueError:
+        record = read_told(self.folder / "result.json")
+        if record.get("id") != self.name:  # another trial's, say: it must not count twice
             return None
-        return record if isinstance(record, dict) and "status" in record else None
+        return record if all(key in record for key in RECORDED) else None
 
     def done(self) -> bool:
         """Whether the trial need not run again: it finished, or diverged, as it would again."""
@@ -93,26 +100,34 @@ def run_trial(trial: Trial) -> dict[str, Any]:
 
     Where Lightning starts further processes, they run the command of this one, and so this
     function too. The first of them writes; the others return what they know.
+
+    Raises:
+        StudyError: no other trial would go right either: the disk is full, or the folder or the
+            data have gone or changed.
     """
     known = trial.result()
     if known is not None and known["status"] in DONE:
         return known
     trial.folder.mkdir(parents=True, exist_ok=True)
+    of_study = (trial.run / "study.json").exists()
     started = perf_counter()
     failure = ""
     try:
-        with quiet():
+        with quiet(), deterministic(trial.settings.deterministic):
             record = _train_and_measure(trial)
+    except DataChangedError:
+        raise
     except DivergedError as error:
         record = empty_record(trial, status="diverged", reason=str(error))
         record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
+        if (ended := ends_study(error, trial.run)) is not None:
+            raise ended from error
         failure = traceback.format_exc()
-        reason = f"{type(error).__name__}: {error}"
-        if trial.settings.devices.processes > 1 and "onnection" in reason:
-            reason = f"another process of this training was lost ({reason})"
-        record = empty_record(trial, status="failed", reason=reason)
+        record = empty_record(trial, status="failed", reason=_reason(error, trial.settings))
     record["seconds"] = perf_counter() - started
+    if of_study and not (trial.run / "study.json").exists():
+        raise gone(trial.run)  # trainers make missing folders anew
     if is_first_process():
         if failure:
             (trial.folder / "error.txt").write_text(failure, encoding="utf-8")
@@ -120,6 +135,15 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         if record["status"] in DONE:
             shutil.rmtree(trial.folder / "training", ignore_errors=True)
     return record
+
+
+def _reason(error: Exception, settings: StudySettings) -> str:
+    if (forbidden := without_determinism(error)) is not None:
+        return forbidden
+    reason = f"{type(error).__name__}: {error}"
+    if settings.devices.processes > 1 and "onnection" in reason:
+        return f"another process of this training was lost ({reason})"
+    return reason
 
 
 def empty_record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str, Any]:
@@ -143,7 +167,9 @@ def empty_record(trial: Trial, *, status: str, reason: str | None = None) -> dic
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
     settings = trial.settings
-    study_data = part_of(load_data(settings.data), trial.fraction, seed=trial.seed)
+    study_data = part_of(
+        load_unchanged(settings.data, trial.fingerprint), trial.fraction, seed=trial.seed
+    )
     check_devices(settings, study_data)
     backbone = backbone_of(settings, study_data)
 
@@ -167,9 +193,11 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
         return record
     network.eval()
     if trial.variant.gate is not None:
-        record["gates"] = _look(network, study_data)
+        record["gates"] = gate_records(network, study_data)
         if trial.seed == 0 and trial.fraction == 1:
-            record["picture"] = _draw(trial, network, study_data)
+            picture = trial.folder / "gates.png"
+            draw_gates(network, study_data, picture)
+            record["picture"] = str(picture.relative_to(trial.run))
     path = trial.folder / "model.safetensors"
     checkpoints.save(
         network,
@@ -217,7 +245,7 @@ def _fit(
         ],
     )
     resumes = _count_start(trial) if is_first_process() else 0
-    saved = latest_checkpoint(trial.folder / "training")
+    saved = newest_checkpoint(trial.folder / "training")
     trainer.fit(
         classifier,
         datamodule=batches,
@@ -246,30 +274,6 @@ def _whole(
 def _count_start(trial: Trial) -> int:
     # How often the trial was taken up again, over all processes that died with it.
     path = trial.folder / "starts.json"
-    starts: int = read_json(path) or 0
-    write_json(path, starts + 1)
+    starts: int = read_told(path).get("starts", 0)
+    write_json(path, {"starts": starts + 1})
     return starts
-
-
-def _look(network: nn.Module, study_data: StudyData) -> list[dict[str, Any]]:
-    count = min(len(study_data.test), DIAGNOSED_SAMPLES)
-    inputs = torch.stack([study_data.test[index][0] for index in range(count)])
-    records = diagnose(network, inputs.split(64), truth=study_data.truth)
-    return [record.as_dict() for record in records]
-
-
-def _draw(trial: Trial, network: nn.Module, study_data: StudyData) -> str:
-    spread = range(0, len(study_data.test), max(1, len(study_data.test) // PICTURED_SAMPLES))
-    chosen = list(spread)[:PICTURED_SAMPLES]
-    samples: Tensor = torch.stack([study_data.test[index][0] for index in chosen])
-    titles = [study_data.classes[study_data.test[index][1]] for index in chosen]
-    drawn = figure(
-        network,
-        samples,
-        display=study_data.unnormalise(samples),
-        titles=titles,
-        grad_cam=False,
-    )
-    path = trial.folder / "gates.png"
-    drawn.savefig(path, dpi=110, bbox_inches="tight")
-    return str(path.relative_to(trial.run))

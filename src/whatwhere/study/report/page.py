@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from whatwhere.files import write_text
 from whatwhere.study.report import figures, tables
 from whatwhere.study.statistics import Results, compare_variants
 from whatwhere.study.verdict import verdict
@@ -38,9 +39,7 @@ def write_report(run: Path) -> Path:
     """
     page = render(read_results(run), run)
     target = run / "report.html"
-    part = run / ".report.html.part"
-    part.write_text(page, encoding="utf-8")
-    part.replace(target)
+    write_text(target, page)
     return target
 
 
