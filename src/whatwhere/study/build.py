@@ -1,6 +1,7 @@
 """A study's data, and the network of each of its variants."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -10,6 +11,7 @@ from whatwhere.gates import Start
 from whatwhere.study import data
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.data import DataSettings, StudyData
+from whatwhere.study.data.splitting import stratified
 from whatwhere.study.settings import BASELINE, StudyError, StudySettings, Variant
 from whatwhere.surgery import WORDS, attached, attend
 
@@ -18,6 +20,24 @@ from whatwhere.surgery import WORDS, attached, attend
 def load_data(settings: DataSettings) -> StudyData:
     """The data, kept between the trials of one process."""
     return data.load(settings)
+
+
+def part_of(study_data: StudyData, fraction: float, *, seed: int) -> StudyData:
+    """The data with a share of the training samples, every class with its own.
+
+    One seed gives every variant the same samples, and a larger share keeps those of a smaller one.
+
+    >>> clips = load_data(DataSettings(source="clips", max_train=40))
+    >>> half = part_of(clips, 0.5, seed=1)
+    >>> len(half.train), len(half.test) == len(clips.test)
+    (20, True)
+    """
+    if fraction == 1:
+        return study_data
+    train = study_data.train
+    count = max(round(fraction * len(train)), len(study_data.classes))
+    chosen = stratified(train.labels.numpy(), count, seed=seed)
+    return replace(study_data, train=train.take(chosen))
 
 
 def backbone_of(settings: StudySettings, study_data: StudyData) -> Backbone:

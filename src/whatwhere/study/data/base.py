@@ -129,6 +129,7 @@ class Split(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self._samples = samples
         self._rows = rows
+        self._labels = labels
         self._views = views
         self._scale = scale
         self.labels = torch.from_numpy(labels)
@@ -140,6 +141,16 @@ class Split(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The normalised sample and its label."""
         return self._view(index, self._views.evaluate)
+
+    def take(self, positions: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "Split":
+        """The split of the samples at these positions alone."""
+        return Split(
+            self._samples,
+            rows=self._rows[positions],
+            labels=self._labels[positions],
+            views=self._views,
+            scale=self._scale,
+        )
 
     def augmented(self, index: int) -> tuple[Tensor, int]:
         """The same with a random augmentation, drawn from torch's CPU generator."""

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from whatwhere.study.report.tables import by_fraction
 from whatwhere.study.statistics import Results, accuracies
 
 # Okabe and Ito's colours, apart for every kind of colour vision; grey is the plain network.
@@ -97,6 +98,29 @@ def seeds(results: Results) -> str | None:
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylabel("test accuracy, %")
         axes.grid(visible=False, axis="x")
+        return _encoded(figure)
+
+
+def fractions(results: Results) -> str | None:
+    """Accuracy against the share of the training samples, if there are trials on parts of them."""
+    if not results.get("parts"):
+        return None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (colour, marker) in looks(results).items():
+            found = by_fraction(results, name)
+            for fraction, values in found.items():
+                places = [fraction] * len(values)
+                axes.plot(places, values, marker, color=colour, alpha=0.35, ms=4, ls="none")
+            means = {each: statistics.fmean(values) for each, values in found.items() if values}
+            axes.plot(list(means), list(means.values()), marker, ls="-", color=colour, label=name)
+        axes.set_xscale("log")
+        shares = by_fraction(results, results["variants"][0]["name"])
+        axes.set_xticks(list(shares), [f"{100 * share:g}%" for share in shares])
+        axes.minorticks_off()
+        axes.set(xlabel="share of the training samples", ylabel="test accuracy, %")
+        _legend(figure, [axes])
         return _encoded(figure)
 
 

@@ -56,12 +56,18 @@ def render(results: Results, run: Path) -> str:
         compared=len(comparisons),
         gates=tables.gate_tables(results),
         states=tables.STATE_MEANINGS,
-        unfinished=[trial for trial in results["trials"] if trial["status"] != "finished"],
+        unfinished=[
+            trial
+            for trial in [*results["trials"], *results.get("parts", [])]
+            if trial["status"] != "finished"
+        ],
         facts=tables.facts(results),
         pictures=_pictures(results, run),
         tradeoff=figures.tradeoff(results),
         seeds=figures.seeds(results),
         curves=figures.curves(results),
+        fractions=figures.fractions(results),
+        fraction_rows=tables.fraction_rows(results),
         hits=figures.hits(results),
     )
 

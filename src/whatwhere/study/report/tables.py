@@ -19,7 +19,7 @@ STATE_MEANINGS = {
 }
 FACTS = {
     "data": ("source", "shape", "counts", "truth", "chance_accuracy"),
-    "machine": ("processor", "cores", "accelerator"),
+    "machine": ("processor", "cores", "accelerator", "trials_on"),
 }
 
 
@@ -51,6 +51,36 @@ def variant_rows(results: Results, comparisons: Sequence[Comparison]) -> list[di
     return rows
 
 
+def by_fraction(results: Results, variant: str) -> dict[float, list[float]]:
+    """Test accuracies in points of a variant's finished trials, by share of the samples."""
+    trials = [*results.get("parts", []), *results["trials"]]
+    shares = sorted({trial.get("fraction", 1.0) for trial in trials})
+    return {
+        share: list(
+            accuracies(
+                {"trials": [t for t in trials if t.get("fraction", 1.0) == share]}, variant
+            ).values()
+        )
+        for share in shares
+    }
+
+
+def fraction_rows(results: Results) -> list[dict[str, Any]]:
+    """A row per share of the training samples, with every variant's accuracy; none if no parts."""
+    if not results.get("parts"):
+        return []
+    found = {v["name"]: by_fraction(results, v["name"]) for v in results["variants"]}
+    samples = results["data"]["counts"]["train"]
+    return [
+        {
+            "share": f"{100 * share:g}%",
+            "samples": _grouped(round(share * samples)),
+            "accuracies": [_accuracy(shares[share]) for shares in found.values()],
+        }
+        for share in next(iter(found.values()))
+    ]
+
+
 def gate_tables(results: Results) -> list[dict[str, Any]]:
     """One table per variant with gates: a row per gate in order of depth, over finished seeds."""
     tables = []
@@ -78,7 +108,8 @@ def gate_tables(results: Results) -> list[dict[str, Any]]:
 def facts(results: Results) -> dict[str, dict[str, str]]:
     """Data, settings, versions and machine as rows of names and values."""
     found = {
-        group: {key: _plain(results[group][key]) for key in keys} for group, keys in FACTS.items()
+        group: {key: _plain(results[group].get(key)) for key in keys}
+        for group, keys in FACTS.items()
     }
     found["data"]["classes"] = f"{len(results['data']['classes'])}: " + _shortened(
         results["data"]["classes"]
