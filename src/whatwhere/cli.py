@@ -68,8 +68,16 @@ def compare(
     max_train: Annotated[int | None, typer.Option(help="at most so many samples")] = None,
     root: Annotated[str | None, typer.Option(help="where torchvision's set lies")] = None,
     download: Annotated[bool, typer.Option(help="let torchvision download its set")] = False,
+    fractions: Annotated[
+        str | None,
+        typer.Option(help="train on these shares of the training samples as well, as in 0.1,0.3"),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="where to run: a Dask scheduler's address or file, ray, ray://HOST:PORT"),
     ] = None,
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
@@ -106,6 +114,7 @@ def compare(
         precision=precision,  # type: ignore[arg-type]
         pretrained=pretrained,
         fast=fast,
+        fractions=() if fractions is None else tuple(map(float, fractions.split(","))),
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 
@@ -114,6 +123,7 @@ def compare(
         settings,
         Path("runs") / name if out is None else out,
         workers=workers,
+        cluster=cluster,
         command=shlex.join(["whatwhere", *sys.argv[1:]]),
     )
     if not any(trial["status"] == "finished" for trial in results["trials"]):

@@ -2,13 +2,14 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: readers see the old content or the new, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # also unlike another machine's
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -25,7 +25,12 @@ def build_results(*, variants=tuple(ROLES), seeds=(0, 1, 2), truth=True, depth=4
         "name": "digits in clutter",
         "fast": fast,
         "versions": {"python": "3.12.4", "torch": "2.14.1", "lightning": "2.6.6"},
-        "machine": {"processor": "x86_64, made up", "cores": 2, "accelerator": None},
+        "machine": {
+            "processor": "x86_64, made up",
+            "cores": 2,
+            "accelerator": None,
+            "trials_on": {"a": 12},
+        },
         "settings": {
             "backbone": "resnet18",
             "epochs": 12,

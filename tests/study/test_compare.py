@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from whatwhere.files import read_json, write_json
+from whatwhere.study.locks import locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,12 +149,10 @@ def test_a_killed_worker_costs_no_trial(pictures, tmp_path):
 
 
 def test_two_studies_in_one_folder_are_refused(pictures, tmp_path):
-    from filelock import FileLock
-
     (tmp_path / "busy").mkdir()
-    with FileLock(tmp_path / "busy" / ".lock"):
+    with locked(tmp_path / "busy" / ".lock", timeout=0):
         text = run(pictures, tmp_path / "busy", expect=2)
-    assert "another process is at work" in text
+    assert f"another study is at work in {tmp_path / 'busy'}: process {os.getpid()} on" in text
 
 
 @pytest.mark.parametrize(
@@ -194,6 +193,7 @@ def test_a_backbone_of_the_working_directory_runs_in_the_workers(pictures, tmp_p
     )
     script = Path(sys.executable).with_name("whatwhere")
     options = "--backbone mine:make --control none --variants none,se --where stages.?"
+    options += " --fractions 0.5"
     done = subprocess.run(
         [script, "compare", pictures, "--out", "o", *options.split(), "--seeds=1", "--epochs=1"],
         cwd=tmp_path,
@@ -205,6 +205,9 @@ def test_a_backbone_of_the_working_directory_runs_in_the_workers(pictures, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     results = read_json(tmp_path / "o" / "results.json")
     assert [trial["status"] for trial in results["trials"]] == ["finished"] * 2
+    assert [trial["fraction"] for trial in results["parts"]] == [0.5, 0.5]
+    rows = list(csv.DictReader((tmp_path / "o" / "results.csv").read_text().splitlines()))
+    assert [row["fraction"] for row in rows] == ["1.0", "1.0", "0.5", "0.5"]
     assert {row["name"]: row["sites"] for row in results["variants"]} == {"none": 0, "se": 3}
 
 

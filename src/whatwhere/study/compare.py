@@ -8,21 +8,25 @@ whenever the same command runs.
 import importlib.metadata
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 import whatwhere
 from whatwhere.files import read_json, remove_parts, write_json, write_text
 from whatwhere.study.build import backbone_of, load_data
 from whatwhere.study.data import StudyData
+from whatwhere.study.engines import Engine, cluster_engine
+from whatwhere.study.locks import HeldError, locked
 from whatwhere.study.plan import control_variant, measure
+from whatwhere.study.remote import issue
 from whatwhere.study.report import write_report
 from whatwhere.study.runner import run_trials, threads_for, workers_for
 from whatwhere.study.settings import (
@@ -36,6 +40,7 @@ from whatwhere.study.statistics import compare_variants
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
+LOCK_WITHIN = 2.0  # a worker that looks whether the study lives has its lock for a moment
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "scipy")
 
 
@@ -44,6 +49,7 @@ def compare(
     run: Path,
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     command: str = "whatwhere.study.compare",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def compare(
         settings: what to compare on what.
         run: the study's folder, made if missing.
         workers: worker processes; by default as many as pay on this machine.
+        cluster: run the trials on one: a Dask scheduler's address or file, "ray" or ray://...
         command: how to say in the report what was run.
         console: where progress goes; by default standard error.
 
@@ -69,18 +76,20 @@ def compare(
         raise StudyError(
             f"expected --out outside the data, got {run} inside {settings.data.source}"
         )
+    if cluster is not None and workers is not None:
+        raise StudyError("expected --workers or --cluster, got both: a cluster has its own workers")
     console.print(f"reading the data: {settings.data.source}")
     study_data = load_data(settings.data)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / ".lock", timeout=0):
-            return _compare(settings, study_data, run, workers, command, console)
+        with locked(run / ".lock", timeout=LOCK_WITHIN):
+            return _compare(settings, study_data, run, workers, cluster, command, console)
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
         raise
-    except Timeout as error:
+    except HeldError as error:
         raise StudyError(
-            f"another process is at work in {run}; wait for it, or choose another --out"
+            f"another study is at work in {run}: {error}; wait for it, or choose another --out"
         ) from error
 
 
@@ -89,6 +98,7 @@ def _compare(
     study_data: StudyData,
     run: Path,
     workers: int | None,
+    cluster: str | None,
     command: str,
     console: Console,
 ) -> dict[str, Any]:
@@ -97,16 +107,21 @@ def _compare(
     _check_data(known, study_data, run)
     plan = _plan(settings, study_data, known, console)
     trials = _trials(settings, plan["variants"], run)
-    threads = threads_for(len(trials), workers) if known is None else known["threads"]
+    threads = threads_for(len(trials), workers, cluster) if known is None else known["threads"]
     write_json(run / "study.json", {"settings": settings.fixed(), "threads": threads, **plan})
     done = sum(trial.done() for trial in trials)
-    chosen = workers_for(len(trials) - done, asked=workers, threads=threads)
-    console.print(
-        f"{len(trials)} trials, {done} of them done, in {chosen.processes} processes of "
-        f"{chosen.threads} threads"
-    )
-    run_trials(trials, chosen, console)
+    if cluster is None:
+        engine: Engine = workers_for(len(trials) - done, asked=workers, threads=threads)
+    else:
+        engine = cluster_engine(cluster, issue(run, study_data.fingerprint, threads=threads))
+    console.print(f"{len(trials)} trials, {done} of them done, {engine}")
+    run_trials(trials, engine, console)
+    parts = _part_trials(settings, trials)
+    if parts:
+        console.print(f"and on parts of the training samples: {len(parts)} trials")
+        run_trials(parts, engine, console)
     results = _results(settings, plan, study_data, trials, run.name, command)
+    results["parts"] = [trial.result() for trial in parts]
     write_json(run / "results.json", results)
     write_text(run / "results.csv", _table(results))
     report = write_report(run)
@@ -186,6 +201,15 @@ def _trials(settings: StudySettings, rows: Sequence[dict[str, Any]], run: Path) 
     ]
 
 
+def _part_trials(settings: StudySettings, trials: Sequence[Trial]) -> list[Trial]:
+    # The same trials on each share of the training samples, small ones first.
+    return [
+        replace(trial, fraction=fraction)
+        for fraction in sorted(settings.fractions)
+        for trial in trials
+    ]
+
+
 def _results(
     settings: StudySettings,
     plan: dict[str, Any],
@@ -207,12 +231,14 @@ def _results(
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "trials_on": _hosts(trials),
         },
         "settings": {
             **settings.fixed(),
             "precision": settings.used_precision(),
             "variants": list(settings.variants),
             "seeds": list(range(settings.seeds)),
+            "fractions": list(settings.fractions),
         },
         "data": {
             "name": study_data.name,
@@ -233,12 +259,21 @@ def _results(
     return results
 
 
+def _hosts(trials: Sequence[Trial]) -> dict[str, int]:
+    # How many trials ran where.
+    records = [trial.result() for trial in trials]
+    told = [{} if record is None else record.get("ran_on", {}) for record in records]
+    names = [" ".join(filter(None, (each.get("host"), each.get("accelerator")))) for each in told]
+    return dict(Counter(name for name in names if name))
+
+
 def _table(results: dict[str, Any]) -> str:
     costs = {row["name"]: row for row in results["variants"]}
     rows = [
         {
             "variant": trial["variant"],
             "seed": trial["seed"],
+            "fraction": trial["fraction"],
             "status": trial["status"],
             **{f"test_{k}": v for k, v in (trial["test"] or {}).items()},
             "seconds": trial["seconds"],
@@ -248,7 +283,7 @@ def _table(results: dict[str, Any]) -> str:
             "latency_ratio": costs[trial["variant"]]["latency_ratio"]["median"],
             "training_memory_mb": costs[trial["variant"]]["training_memory_mb"],
         }
-        for trial in results["trials"]
+        for trial in [*results["trials"], *results["parts"]]
     ]
     table: str = pandas.DataFrame(rows).to_csv(index=False)
     return table

@@ -1,15 +1,12 @@
-"""Trials in worker processes: as many as pay on the machine, with progress, through failures."""
+"""All trials of a study on its engine: as many at once as pay, with progress, through failures."""
 
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,25 +21,22 @@ from rich.progress import (
 )
 
 from whatwhere.files import read_json
+from whatwhere.study.engines import Engine, Workers
 from whatwhere.study.settings import StudyError
-from whatwhere.study.trial import Trial, run_trial
+from whatwhere.study.trial import Trial
 
 LOST_WORKERS_ALLOWED = 5
+LOOK_EVERY = 0.5  # seconds between two looks at the trials' progress
+RECORD_WITHIN = 90.0  # seconds in which another machine's record becomes visible here
 
 
-@dataclass(frozen=True)
-class Workers:
-    """How many processes, with how many threads each."""
-
-    processes: int
-    threads: int
-
-
-def threads_for(trials: int, asked: int | None = None) -> int:
-    """Threads of each worker, when so many trials share the cores evenly.
+def threads_for(trials: int, asked: int | None = None, cluster: str | None = None) -> int:
+    """Threads of each trial, when so many share the cores evenly; one on a cluster's workers.
 
     A study keeps the number: with another one, sums come out in another order.
     """
+    if cluster is not None:
+        return 1  # its workers take as many trials at once as they have threads
     return max(1, _cores() // _processes(trials, asked))
 
 
@@ -66,14 +60,14 @@ def _cores() -> int:
     return 1 if cores is None else cores
 
 
-def run_trials(trials: Sequence[Trial], workers: Workers, console: Console) -> None:
+def run_trials(trials: Sequence[Trial], engine: Engine, console: Console) -> None:
     """Run every trial that is not done; finished ones are not repeated.
 
     A worker that is killed takes no other trial with it: the pool is made anew, and the trials
     that were running go on from their last epoch.
 
     Raises:
-        StudyError: workers keep dying, say for lack of memory.
+        StudyError: workers keep dying, say for lack of memory, or a cluster can't be used.
     """
     pending = {trial.name: trial for trial in trials if not trial.done()}
     lost = 0
@@ -81,7 +75,7 @@ def run_trials(trials: Sequence[Trial], workers: Workers, console: Console) -> N
         study = bars.add_task("study", total=len(trials), completed=len(trials) - len(pending))
         while pending:
             try:
-                _run_pool(pending, workers, bars, study)
+                _run_pending(pending, engine, bars, study)
             except BrokenProcessPool as error:
                 lost += 1
                 if lost >= LOST_WORKERS_ALLOWED:
@@ -94,36 +88,40 @@ def run_trials(trials: Sequence[Trial], workers: Workers, console: Console) -> N
                 bars.console.print("a worker process died; its trials go on from their last epoch")
 
 
-def _run_pool(pending: dict[str, Trial], workers: Workers, bars: Progress, study: TaskID) -> None:
-    """Run the trials in one pool, taking each out of ``pending`` as it comes to its record."""
+def _run_pending(pending: dict[str, Trial], engine: Engine, bars: Progress, study: TaskID) -> None:
+    """Run the trials on one engine, taking each out of ``pending`` as it comes to its record."""
     rows: dict[str, TaskID] = {}
-    with _threads(workers.threads):
-        pool = ProcessPoolExecutor(
-            workers.processes,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(workers.threads,),
-        )
-        running: dict[Future[None], Trial] = {
-            pool.submit(run_trial, trial): trial for trial in pending.values()
-        }
     try:
-        while running:
-            done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            _show(list(running.values()), bars, rows)
-            for future in done:
-                trial = running.pop(future)
-                future.result()
-                del pending[trial.name]
-                bars.advance(study)
-                bars.console.print(_line(trial))
+        with engine.start() as submit:
+            running = {submit(trial): trial for trial in pending.values()}
+            while running:
+                done, _ = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
+                _show(list(running.values()), bars, rows)
+                for future in done:
+                    trial = running.pop(future)
+                    future.result()
+                    record = _record_of(trial)
+                    del pending[trial.name]
+                    bars.advance(study)
+                    bars.console.print(_line(trial, record))
     finally:
         for row in rows.values():
             bars.remove_task(row)
-        if running:  # interrupted: what runs now resumes from its last epoch another time
-            for child in multiprocessing.active_children():
-                child.kill()  # not terminate: a trainer catches that, and goes on for a while
-        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _record_of(trial: Trial) -> dict[str, Any]:
+    # A network's file system may show another machine's file some time after it was written.
+    deadline = time.monotonic() + RECORD_WITHIN
+    while (record := trial.result()) is None:
+        if time.monotonic() > deadline:
+            raise StudyError(
+                f"{trial.name} ended, and its record {trial.folder / 'result.json'} has not been "
+                f"seen here for {RECORD_WITHIN:.0f} s; the same command resumes"
+            )
+        with suppress(FileNotFoundError):
+            os.listdir(trial.folder)  # noqa: PTH208  # asks a network's server anew
+        time.sleep(LOOK_EVERY)
+    return record
 
 
 def _show(trials: Sequence[Trial], bars: Progress, rows: dict[str, TaskID]) -> None:
@@ -141,10 +139,7 @@ def _show(trials: Sequence[Trial], bars: Progress, rows: dict[str, TaskID]) -> N
         bars.remove_task(rows.pop(name))
 
 
-def _line(trial: Trial) -> str:
-    record = trial.result()
-    if record is None:
-        return f"{trial.name}: no record"
+def _line(trial: Trial, record: dict[str, Any]) -> str:
     if record["status"] != "finished":
         return f"{trial.name}: {record['status']}: {record['reason']}"
     return (
@@ -164,33 +159,3 @@ def _bars(console: Console) -> Iterator[Progress]:
         console=console,
     ) as bars:
         yield bars
-
-
-@contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    # Worker processes read these when they import torch, before any code of ours runs.
-    wanted = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the study, which ends its workers
-    torch.set_num_threads(threads)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    # A killed study leaves no process behind that still writes into its folder.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)

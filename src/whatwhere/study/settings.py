@@ -44,7 +44,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """All that decides a study's numbers. Seeds and variants may grow; the rest stays.
+    """All that decides a study's numbers. Seeds, variants and fractions may grow; the rest stays.
 
     Args:
         data: what to train on.
@@ -60,6 +60,8 @@ class StudySettings:
         precision: Lightning's; "auto" is bf16-mixed where the GPU has it, else 32-true.
         pretrained: start from the library's pretrained weights.
         fast: whether this is a first look rather than a study.
+        fractions: shares of the training samples, above 0 and below 1, on which every variant is
+            trained as well; the verdict is on all of them.
     """
 
     data: DataSettings
@@ -76,6 +78,7 @@ class StudySettings:
     precision: Precision = "auto"
     pretrained: bool = False
     fast: bool = False
+    fractions: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "batch_size"):
@@ -89,6 +92,11 @@ class StudySettings:
             raise StudyError(f"expected a finite weight decay >= 0, got {self.weight_decay}")
         if self.precision == "16-mixed" and not torch.cuda.is_available():
             raise StudyError("expected a GPU with precision 16-mixed, got none; bf16-mixed goes")
+        if not all(0 < fraction < 1 for fraction in self.fractions):
+            raise StudyError(
+                f"expected --fractions above 0 and below 1, got {self.fractions}; all samples are "
+                "used in any case"
+            )
         parse_variants(self.variants)
 
     def used_precision(self) -> str:
@@ -100,7 +108,9 @@ class StudySettings:
 
     def fixed(self) -> dict[str, Any]:
         """What must not change between two runs into the same folder."""
-        return {k: v for k, v in asdict(self).items() if k not in ("seeds", "variants")}
+        return {
+            k: v for k, v in asdict(self).items() if k not in ("seeds", "variants", "fractions")
+        }
 
 
 def default_variants(source: str) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ from whatwhere import checkpoints
 from whatwhere.files import read_json, write_json
 from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
-from whatwhere.study.build import backbone_of, build_network, load_data
+from whatwhere.study.build import backbone_of, build_network, load_data, part_of
 from whatwhere.study.data import StudyData
+from whatwhere.study.machine import this_machine
 from whatwhere.study.settings import StudySettings, Variant
 from whatwhere.study.training import (
     Classifier,
@@ -44,18 +45,20 @@ DIAGNOSED_SAMPLES = 512
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed, in one study's folder."""
+    """One variant with one seed on all or a share of the training samples, in a study's folder."""
 
     run: Path
     settings: StudySettings
     variant: Variant
     seed: int
     device: int = 0
+    fraction: float = 1.0
 
     @property
     def name(self) -> str:
         """The trial's folder below ``trials/``."""
-        return f"{self.variant.slug}-seed{self.seed}"
+        part = "" if self.fraction == 1 else f"-part{self.fraction:g}"
+        return f"{self.variant.slug}{part}-seed{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -102,19 +105,21 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
         "id": trial.name,
         "variant": trial.variant.name,
         "seed": trial.seed,
+        "fraction": trial.fraction,
         "status": status,
         "reason": reason,
         "epochs": [],
         "test": None,
         "gates": [],
         "resumed": 0,
+        "ran_on": this_machine(),
         "checkpoint": None,
         "picture": None,
     }
 
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
-    study_data = load_data(trial.settings.data)
+    study_data = part_of(load_data(trial.settings.data), trial.fraction, seed=trial.seed)
     backbone = backbone_of(trial.settings, study_data)
     network = build_network(
         backbone,
@@ -132,7 +137,7 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     network.eval()
     if trial.variant.gate is not None:
         record["gates"] = _look(network, study_data)
-        if trial.seed == 0:
+        if trial.seed == 0 and trial.fraction == 1:
             record["picture"] = _draw(trial, network, study_data)
     path = trial.folder / "model.safetensors"
     checkpoints.save(
