@@ -147,14 +147,14 @@ def finished(cluster, settings, tmp_path_factory):
     holders = until(lambda: at_work(out), process)
     process.kill()
     process.communicate()
-    until(lambda: all(gone(each["pid"]) for each in holders.values()), seconds=20)
-    until(lambda: not any(is_held(lock) for lock in out.glob("trials/*/.lock")), seconds=20)
+    until(lambda: all(gone(each["pid"]) for each in holders.values()), seconds=120)
+    until(lambda: not any(is_held(lock) for lock in out.glob("trials/*/.lock")), seconds=120)
     after_the_study = sorted(out.glob("trials/*/result.json"))
 
     process = study(cluster, settings, out)
     folder, told = next(iter(until(lambda: at_work(out), process).items()))
     os.kill(told["parent"], signal.SIGKILL)
-    until(lambda: gone(told["pid"]), seconds=20)
+    until(lambda: gone(told["pid"]), seconds=120)
     _, text = process.communicate(timeout=600)
     assert process.returncode == 0, text[-3000:]
     return out, holders, after_the_study, folder, told
@@ -203,9 +203,9 @@ def test_a_scheduler_that_dies_is_said_and_costs_no_finished_trial(cluster, fini
     process = study(cluster, settings, out, seeds=2)
     until(lambda: at_work(out), process)
     cluster.scheduler.kill()
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     assert process.returncode == 2, text[-3000:]
     assert "is gone; finished trials are kept, and the same command resumes" in text
     assert "Traceback" not in text
-    until(lambda: not any(is_held(lock) for lock in out.glob("trials/*/.lock")), seconds=20)
+    until(lambda: not any(is_held(lock) for lock in out.glob("trials/*/.lock")), seconds=120)
     assert before == {path: path.read_bytes() for path in before}
