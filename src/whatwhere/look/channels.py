@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from whatwhere.look.maps import channels_seen
@@ -23,6 +24,7 @@ def bars(axes: Any, weights: Tensor, *, start: float, span: float) -> None:
     axes.set_ylim(start - span, start + span)
     axes.tick_params(labelsize=6, length=2)
     axes.set_xticks([])
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.margins(x=0.01)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
@@ -55,11 +57,11 @@ def channels_in(figure: Any, whats: Sequence[Drawn]) -> None:
     lines, columns = -(-len(whats) // COLUMNS), min(len(whats), COLUMNS)
     cells = figure.subfigures(lines, columns, squeeze=False).flatten()
     span = _span(whats)
-    for cell, drawn in zip(cells, whats, strict=False):
-        chosen = used(drawn, 0, SHOWN if len(whats) > 1 else SHOWN_ALONE)
+    extremes = [used(drawn, 0, SHOWN if len(whats) > 1 else SHOWN_ALONE) for drawn in whats]
+    for cell, drawn, chosen in zip(cells, whats, extremes, strict=False):
         shape = [["bars"] * max(len(chosen), 1)]
-        if chosen:
-            shape.append([str(channel) for channel, _, _ in chosen])
+        if any(extremes):  # "." is an empty place, so that the bars of all are as high
+            shape.append([str(channel) for channel, _, _ in chosen] if chosen else ["."])
         panels = cell.subplot_mosaic(shape, height_ratios=[1.2, 0.8][: len(shape)])
         bars(panels["bars"], drawn.values[0].flatten(), start=drawn.gate.start, span=span)
         name = f"what {drawn.depth + 1} of {drawn.of}" if drawn.of > 1 else "what"
