@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from whatwhere import checkpoints
 from whatwhere.look import record
 from whatwhere.serve.examples import OFFERED
 from whatwhere.serve.opening import opened
-from whatwhere.serve.state import Member, members_of, open_network, study_of
+from whatwhere.serve.state import Member, Served, members_of, open_network, study_of
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,15 @@ def test_means_are_those_of_the_test_samples(site):
     assert set(means) == set(recorded)
     for name, [gate] in recorded.items():
         assert torch.allclose(means[name].float(), gate.mean(0), atol=1e-6)
+
+
+def test_names_of_other_classes_are_refused(site):
+    members = list(site.served.members.values())
+    preparation = replace(site.served.preparation, classes=("a", "b"))
+    with pytest.raises(ValueError, match="as the network has answers, 3, got 2"):
+        Served(members, preparation=preparation)
+    preparation = replace(preparation, classes=None)
+    assert Served(members, preparation=preparation).classes == ("0", "1", "2")
 
 
 def test_networks_are_for_one_thread_at_a_time(site):

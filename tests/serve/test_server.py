@@ -3,11 +3,12 @@
 import os
 import socket
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from whatwhere import cli
+from whatwhere import cli, serve_command
 from whatwhere.serve import server
 from whatwhere.serve.server import free_port, own_folder
 
@@ -48,6 +49,17 @@ def test_the_environment_does_not_open_the_page_and_is_put_back(monkeypatch):
     assert not folder.exists()
     assert dict(os.environ) == before
     assert tempfile.gettempdir() == elsewhere
+
+
+def test_without_gradio_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        serve_command, "find_spec", lambda name: None if name == "gradio" else find_spec(name)
+    )
+    monkeypatch.setattr("sys.argv", ["whatwhere", "serve", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err
+    assert 'expected gradio, which is not installed: pip install "whatwhere[serve]"' in said
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ import os
 import sys
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-record = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
-def watch(event, arguments):
+def watch(record, event, arguments):
     if event == "socket.connect":
         told = ["contact", str(arguments[1])]
     elif event == "socket.getaddrinfo":
@@ -20,16 +19,21 @@ def watch(event, arguments):
         told = ["bind", str(arguments[1])]
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
         told = ["write", str(arguments[0])]
-    elif event in ("os.mkdir", "subprocess.Popen"):
+    elif event == "os.mkdir":
         told = [event, str(arguments[0])]
     else:
         return
     os.write(record, (json.dumps(told) + "\n").encode())
 
 
-sys.addaudithook(watch)
-sys.argv = ["whatwhere", "serve", *sys.argv[2:]]
+def main():
+    record = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sys.addaudithook(lambda event, arguments: watch(record, event, arguments))
+    sys.argv = ["whatwhere", "serve", *sys.argv[2:]]
+    from whatwhere.cli import main as whatwhere
 
-from whatwhere.cli import main  # noqa: E402
+    whatwhere()
 
-main()
+
+if __name__ == "__main__":
+    main()

@@ -10,11 +10,13 @@ from whatwhere.study import rounds
 from whatwhere.study.settings import StudyError, StudySettings
 from whatwhere.study.statistics import compare_variants, paired
 from whatwhere.study.stopping import half_width, progress
+from whatwhere.study.trial import empty_record
 
 ROWS = [
     {"name": name, "role": role, "gate": None, "options": {}, "width": 1.0}
     for name, role in (("none", "baseline"), ("cbam", "attention"))
 ]
+PLAN = {"variants": ROWS, "fingerprint": "of data"}
 SPREAD = [0.2, -0.1, 0.3, 0.0, -0.2, 0.1, 0.2, -0.3]
 
 
@@ -113,15 +115,15 @@ def made_up_trials(monkeypatch):
     """Trials that take no time: the record is that of a made-up accuracy, failing where told."""
     calls = []
 
-    def run_trials(trials, workers, console):
+    def run_trials(trials, engine, console):
         calls.append([trial.name for trial in trials])
         for trial in trials:
             if trial.done():
                 continue
             value = 90.0 + (SPREAD * 3)[trial.seed] * (trial.variant.name == "cbam")
             failed = trial.seed == 1 and trial.variant.name == "cbam"
-            record = {"variant": trial.variant.name, "seed": trial.seed}
-            record |= {"status": "failed" if failed else "finished", "reason": None}
+            record = empty_record(trial, status="failed" if failed else "finished")
+            record["seconds"] = 0.0
             trial.folder.mkdir(parents=True, exist_ok=True)
             accuracy = None if failed else {"accuracy": value / 100}
             write_json(trial.folder / "result.json", {**record, "test": accuracy})
@@ -133,7 +135,7 @@ def made_up_trials(monkeypatch):
 def test_rounds_add_seeds_and_pass_the_same_way_again(settings, tmp_path, made_up_trials):
     asked = StudySettings(data=settings.data, seeds=3, until_sure=0.2, max_seeds=20)
     console = Console(quiet=True)
-    trials, stopped = rounds.run_rounds(asked, ROWS, tmp_path, 1, 1, console)
+    trials, stopped = rounds.run_rounds(asked, PLAN, tmp_path, str, console)
     assert stopped.reason == "sure"
     assert stopped.seeds == len(trials) / 2 > 6
     assert stopped.pairs == {"cbam": stopped.seeds - 1}  # seed 1 failed
@@ -141,20 +143,20 @@ def test_rounds_add_seeds_and_pass_the_same_way_again(settings, tmp_path, made_u
     first = list(made_up_trials)
     assert sum(map(len, first)) == len({name for names in first for name in names})
     made_up_trials.clear()
-    again, stopped_again = rounds.run_rounds(asked, ROWS, tmp_path, 1, 1, console)
+    again, stopped_again = rounds.run_rounds(asked, PLAN, tmp_path, str, console)
     assert made_up_trials == first
     assert (stopped_again, [t.name for t in again]) == (stopped, [t.name for t in trials])
 
 
 def test_rounds_stay_within_the_budget(settings, tmp_path, made_up_trials):
     asked = StudySettings(data=settings.data, seeds=3, until_sure=0.01, max_seeds=7)
-    trials, stopped = rounds.run_rounds(asked, ROWS, tmp_path, 1, 1, Console(quiet=True))
+    trials, stopped = rounds.run_rounds(asked, PLAN, tmp_path, str, Console(quiet=True))
     assert (stopped.reason, stopped.seeds, len(trials)) == ("budget", 7, 14)
 
 
 def test_without_until_sure_the_seeds_are_fixed(settings, tmp_path, made_up_trials):
     asked = StudySettings(data=settings.data, seeds=4)
-    trials, stopped = rounds.run_rounds(asked, ROWS, tmp_path, 1, 1, Console(quiet=True))
+    trials, stopped = rounds.run_rounds(asked, PLAN, tmp_path, str, Console(quiet=True))
     assert (stopped, len(trials), len(made_up_trials)) == (None, 8, 1)
 
 

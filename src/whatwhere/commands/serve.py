@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,11 @@ def serve(
 
     It runs on this machine alone, asks no other for anything, and ends with Ctrl-C.
     """
+    for package in ("gradio", "av", "captum"):
+        if find_spec(package) is None:
+            raise ValueError(
+                f'serve: expected {package}, which is not installed: pip install "whatwhere[serve]"'
+            )
     from whatwhere.commands.look import numbers
     from whatwhere.serve.opening import opened
     from whatwhere.serve.server import free_port, own_folder, serving

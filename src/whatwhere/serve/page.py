@@ -74,7 +74,7 @@ def _inputs(offered: Sequence[Input]) -> tuple[gr.File, gr.Markdown, gr.Gallery]
     gallery = gr.Gallery(
         [(thumbnail(each), each.name) for each in offered],
         show_label=False,
-        columns=4,
+        columns=3,
         height=420,
         object_fit="contain",
         allow_preview=False,

@@ -115,8 +115,13 @@ class Served:
         self._lock = threading.RLock()
         with self.use(members[0].title) as model:
             count = len(probabilities(model, self._zeros()))
-        numbers = tuple(map(str, range(count)))
-        self.classes = numbers if preparation.classes is None else preparation.classes
+        named = preparation.classes
+        self.classes = tuple(map(str, range(count))) if named is None else named
+        if len(self.classes) != count:
+            raise ValueError(
+                f"expected as many names of classes as the network has answers, {count}, got "
+                f"{len(self.classes)} in {members[0].path}"
+            )
 
     @contextmanager
     def use(self, title: str) -> Iterator[nn.Module]:

@@ -43,7 +43,7 @@ def take(path: Path, preparation: Preparation, *, volumes: bool = False) -> Inpu
     check(path)
     try:
         return read_one(path, preparation, volumes=volumes)
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise UploadError(str(error)) from error
 
 

@@ -84,6 +84,11 @@ def compare(
         )
     if cluster is not None and workers is not None:
         raise StudyError("expected --workers or --cluster, got both: a cluster has its own workers")
+    if cluster is not None and settings.devices.processes > 1:
+        raise StudyError(
+            "expected one device per trial with --cluster, got --devices "
+            f"{settings.devices.devices}; without a cluster a trial takes all of a machine"
+        )
     console.print(f"reading the data: {settings.data.source}")
     study_data = load_data(settings.data)
     workers = _workers(settings, study_data, workers)
