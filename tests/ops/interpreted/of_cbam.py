@@ -18,7 +18,7 @@ from tests.ops.interpreted.kernels import (
 )
 from tests.ops.kernels import assert_same_bits
 from whatwhere.ops import cuda
-from whatwhere.ops.cuda import tiles
+from whatwhere.ops.cuda import network, tiles
 
 FOLDED = {"residual": True, "relu": True, "kernel": 3, "scales": (1.0, 2.0), "biased": False}
 
@@ -65,6 +65,15 @@ def test_kernel_sizes_also_uneven_and_beyond_the_map(shape, kernel):
 @pytest.mark.parametrize(("units", "samples"), [(1, 1), (16, 9), (17, 1), (70, 8)])
 def test_hidden_units_and_samples_beyond_a_tile(units, samples):
     assert_right(examples.cbam((samples, 67, 3, 4), units=units))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("units", "channel"), [*zip([3, 70, 17, 5], TWO, strict=True)])
+def test_weights_too_many_for_every_program(monkeypatch, units, channel, layout):
+    monkeypatch.setattr(network, "SMALL", 0)
+    case = examples.cbam((2, 35, 3, 6), units=units, channel=channel, layout=layout)
+    case.tensors["x"][1, 7, 1, 2] = torch.inf if units == 5 else 1
+    assert_right(case)
 
 
 @alternating
