@@ -121,6 +121,27 @@ def test_in_place_is_the_same(dtype, layout):
         assert torch.equal(own, y)
 
 
+def test_weights_of_the_convolution_in_any_strides():
+    """As those of a network in channels_last have them."""
+    case = examples.cbam((2, 5, 4, 6), kernel=(3, 5))
+    options = [case.options[name] for name in ("channel", "spatial", "scale", "spatial_scale")]
+    parameters = [case.tensors[name] for name in PARAMETERS]
+    expected = cuda.cbam(case.tensors["x"], *parameters, *options, None, False)
+    strided = parameters[4].contiguous(memory_format=torch.channels_last)
+    assert strided.stride() != parameters[4].stride()
+    given = [*parameters[:4], strided, parameters[5]]
+    results = cuda.cbam(case.tensors["x"], *given, *options, None, False)
+    for result, wanted in zip(results, expected, strict=True):
+        assert torch.equal(result, wanted)
+    dy, x = case.tensors["dy"], case.tensors["x"]
+    wanted = cuda.cbam_backward(dy, x, expected[1], *parameters, *options, None)
+    for one, other in zip(
+        cuda.cbam_backward(dy, x, expected[1], *given, *options, None), wanted, strict=True
+    ):
+        assert torch.equal(one, other)
+        assert one.is_contiguous()
+
+
 def _in_chunks(monkeypatch, case, fitting):
     """As on a device whose cache has room for so many samples of x."""
     x = case.tensors["x"]
