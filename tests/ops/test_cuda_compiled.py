@@ -20,12 +20,13 @@ CAPABILITIES = [80, 90, 100]
 # stay at 64 the assembler sometimes spills two or three of them, in bytes:
 REGISTERS, SPILT = 128, 16
 BOTH, FOUR = ("mean", "max"), ("l2", "std", "max", "mean")
-# A batch of which the channel network is computed in tiles of all samples.
-LARGE = (24, 64, 28, 28)
+# A batch of which the channel network is computed in tiles of all samples, and one of which it
+# takes more weights than each program should read.
+LARGE, WIDE = (24, 64, 28, 28), (1, 1024, 14, 14)
 KERNELS = {
-    "pool_positions", "pool_channels", "finish_pooling", "network", "hidden", "channel_gate",
-    "apply_gates", "convolve_and_apply", "sweep", "finish_sums", "map_gradients", "weighted",
-    "hidden_gradient", "descriptor_gradient", "spread", "parameter_gradients",
+    "pool_positions", "pool_channels", "finish_pooling", "network", "gate_of_parts", "hidden",
+    "channel_gate", "apply_gates", "convolve_and_apply", "sweep", "finish_sums", "map_gradients",
+    "weighted", "hidden_gradient", "descriptor_gradient", "spread", "parameter_gradients",
 }  # fmt: skip
 
 
@@ -43,19 +44,30 @@ def every_primitive(x):
 def whole(x):
     """The same of CBAM."""
     channels = x.shape[1]
-    w0, w1 = torch.empty(16, channels), torch.empty(channels, 16)
+    units = max(16, channels // 16)
+    w0, w1 = torch.empty(units, channels), torch.empty(channels, units)
     wc = torch.empty(1, 2, *(7 for _ in x.shape[2:]))
-    given = w0, torch.empty(16), w1, torch.empty(channels), wc, torch.empty(1), BOTH, BOTH, 1.0, 2.0
+    given = (
+        w0,
+        torch.empty(units),
+        w1,
+        torch.empty(channels),
+        wc,
+        torch.empty(1),
+        BOTH,
+        BOTH,
+        1.0,
+        2.0,
+    )
     y, saved = cuda.cbam(x, *given, x, True)
     cuda.cbam_backward(y, x, saved, *given, y)
 
 
 def compiled(capability, x):
-    large = x.new_empty(LARGE).contiguous(memory_format=memory_format(x))
     with compiled_for(capability) as launched:
         every_primitive(x)
-        whole(x)
-        whole(large)
+        for shape in (x.shape, LARGE, WIDE):
+            whole(x.new_empty(shape).contiguous(memory_format=memory_format(x)))
     assert {kernel.name for kernel in launched} == KERNELS
     return {kernel.hash: kernel for kernel in launched}.values()
 

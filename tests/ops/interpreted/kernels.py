@@ -31,9 +31,11 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # with the steps of a sum one after the other, as in large batches.
 TILES = {"ELEMENTS": 256, "BLOCK": 32}
 CUTS = {
-    "shared out": TILES | {"LEAST_TILES": 1},
+    "shared out": TILES | {"ENOUGH": 512, "NARROWED": 256, "LEAST_TILES": 1},
     "in one": TILES | {"ENOUGH": 1, "NARROWED": 1},
 }
+# Elsewhere: programs run one after the other here, so a few are enough.
+tiles.ENOUGH, tiles.NARROWED = 32, 8
 
 
 def cut(monkeypatch, name):

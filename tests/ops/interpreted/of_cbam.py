@@ -18,7 +18,7 @@ from tests.ops.interpreted.kernels import (
 )
 from tests.ops.kernels import assert_same_bits
 from whatwhere.ops import cuda
-from whatwhere.ops.cuda import tiles
+from whatwhere.ops.cuda import network, tiles
 
 FOLDED = {"residual": True, "relu": True, "kernel": 3, "scales": (1.0, 2.0), "biased": False}
 
@@ -67,6 +67,15 @@ def test_hidden_units_and_samples_beyond_a_tile(units, samples):
     assert_right(examples.cbam((samples, 67, 3, 4), units=units))
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("units", "channel"), [*zip([3, 70, 17, 5], TWO, strict=True)])
+def test_weights_too_many_for_every_program(monkeypatch, units, channel, layout):
+    monkeypatch.setattr(network, "SMALL", 0)
+    case = examples.cbam((2, 35, 3, 6), units=units, channel=channel, layout=layout)
+    case.tensors["x"][1, 7, 1, 2] = torch.inf if units == 5 else 1
+    assert_right(case)
+
+
 @alternating
 @pytest.mark.parametrize("values", VALUES)
 def test_values(values, dtype, layout):
@@ -110,6 +119,27 @@ def test_in_place_is_the_same(dtype, layout):
         own = x.clone()
         cuda.cbam_(own, *parameters, *options, own if residual is x else residual, True)
         assert torch.equal(own, y)
+
+
+def test_weights_of_the_convolution_in_any_strides():
+    """As those of a network in channels_last have them."""
+    case = examples.cbam((2, 5, 4, 6), kernel=(3, 5))
+    options = [case.options[name] for name in ("channel", "spatial", "scale", "spatial_scale")]
+    parameters = [case.tensors[name] for name in PARAMETERS]
+    expected = cuda.cbam(case.tensors["x"], *parameters, *options, None, False)
+    strided = parameters[4].contiguous(memory_format=torch.channels_last)
+    assert strided.stride() != parameters[4].stride()
+    given = [*parameters[:4], strided, parameters[5]]
+    results = cuda.cbam(case.tensors["x"], *given, *options, None, False)
+    for result, wanted in zip(results, expected, strict=True):
+        assert torch.equal(result, wanted)
+    dy, x = case.tensors["dy"], case.tensors["x"]
+    wanted = cuda.cbam_backward(dy, x, expected[1], *parameters, *options, None)
+    for one, other in zip(
+        cuda.cbam_backward(dy, x, expected[1], *given, *options, None), wanted, strict=True
+    ):
+        assert torch.equal(one, other)
+        assert one.is_contiguous()
 
 
 def _in_chunks(monkeypatch, case, fitting):

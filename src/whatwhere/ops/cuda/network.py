@@ -13,8 +13,8 @@ from whatwhere.ops.cuda.tiles import MOST_SHARES, SMALLEST, Plan
 
 # Rows and columns of a matrix product's tile: the least that tensor cores take, and of the sum.
 ROWS, UNITS, CHANNELS, STEP = 16, 16, 64, 64
-# So few samples, and so few weights in a layer, that one launch may have each program of a sample
-# compute all hidden units anew.
+# So few samples are computed one by one; of so few weights in a layer that each program of a sample
+# may read them all.
 FEW, SMALL = 8, 2**14
 # Of that launch a tile of channels, and the most hidden units.
 BROAD, MOST_UNITS = 128, 32
@@ -46,6 +46,59 @@ def _units(units: int) -> int:
     return min(MOST_UNITS, max(SMALLEST, 1 << (units - 1).bit_length()))
 
 
+def _top(statistics: Sequence[str]) -> int:
+    return statistics.index("max") if "max" in statistics else -1
+
+
+def _of_small_weights(
+    p: Plan,
+    chunk: Chunk,
+    x: Tensor,
+    parameters: Sequence[Tensor | None],
+    statistics: Sequence[str],
+    scale: float,
+    saved: Tensor,
+    at: Layout,
+) -> None:
+    # Every program of a sample has all hidden units, from shares of the positions.
+    start, count = chunk
+    splits, each = p.shares(p.tiles_c, p.tiles_p)
+    parts = steps.parts_of_pooling(p, x, splits)
+    steps.run_parts(p, chunk, x, parts, each, statistics)
+    tiles = -(-p.channels // BROAD)
+    kernels.network[(count * tiles,)](
+        parts, saved, *parameters, p.channels, at.units, p.positions, tiles, splits, start,
+        scale, at.row, at.hidden, at.gate,
+        DEPTH=at.depth, TOP=_top(statistics),
+        BS=MOST_SHARES, BC=BROAD, BU=_units(at.units), num_warps=16,
+    )  # fmt: skip
+
+
+def _of_wide_weights(
+    p: Plan,
+    chunk: Chunk,
+    x: Tensor,
+    parameters: Sequence[Tensor | None],
+    statistics: Sequence[str],
+    scale: float,
+    saved: Tensor,
+    at: Layout,
+) -> None:
+    # Many weights are many channels, and programs enough: each has all positions of its channels,
+    # and their part of the hidden units.
+    start, count = chunk
+    w0, *others = parameters
+    hidden = saved.new_empty((x.shape[0], p.tiles_c, 2, at.units))
+    steps.pool_whole(p, chunk, x, Rows(saved, at.row), statistics, w0, hidden)
+    tiles = -(-p.channels // CHANNELS)
+    kernels.gate_of_parts[(count * tiles,)](
+        hidden, saved, *others, p.channels, at.units, tiles, p.tiles_c, start, scale,
+        at.row, at.hidden, at.gate,
+        DEPTH=at.depth, TOP=_top(statistics),
+        BS=MOST_SHARES, BC=CHANNELS, BU=MOST_UNITS, num_warps=8,
+    )  # fmt: skip
+
+
 def channel_gate(
     p: Plan,
     chunk: Chunk,
@@ -56,23 +109,14 @@ def channel_gate(
     saved: Tensor,
     at: Layout,
 ) -> None:
-    """Descriptors, hidden units and the gate of a chunk into ``saved``, in two launches or more."""
+    """Descriptors, hidden units and the gate of a chunk into ``saved``, in two to four launches."""
+    if p.samples <= FEW:
+        few = _of_wide_weights if at.units * p.channels > SMALL else _of_small_weights
+        few(p, chunk, x, parameters, statistics, scale, saved, at)
+        return
     w0, b0, w1, b1 = parameters
     start, count = chunk
-    if p.samples <= FEW and at.units * p.channels <= SMALL:
-        splits, each = p.shares(p.tiles_c, p.tiles_p)
-        parts = steps.parts_of_pooling(p, x, splits)
-        steps.run_parts(p, chunk, x, parts, each, statistics)
-        tiles = -(-p.channels // BROAD)
-        kernels.network[(count * tiles,)](
-            parts, saved, w0, b0, w1, b1, p.channels, at.units, p.positions, tiles, splits, start,
-            scale, at.row, at.hidden, at.gate,
-            DEPTH=at.depth, TOP=statistics.index("max") if "max" in statistics else -1,
-            BS=MOST_SHARES, BC=BROAD, BU=_units(at.units), num_warps=16,
-        )  # fmt: skip
-        return
-    out = Rows(saved, at.row)
-    steps.pool_positions(p, chunk, x, out, statistics, shared=p.samples > FEW)
+    steps.pool_positions(p, chunk, x, Rows(saved, at.row), statistics)
     lines, tiles = count * at.depth, -(-at.units // UNITS)
     kernels.hidden[(-(-lines // ROWS) * tiles,)](
         saved, w0, b0, lines, at.depth, p.channels, at.units, tiles, start, at.row, at.hidden,

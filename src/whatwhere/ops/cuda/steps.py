@@ -48,17 +48,12 @@ def _known(places: Sequence[int | None]) -> list[int]:
     return [place or 0 for place in places]
 
 
-def pool_positions(
-    p: Plan, chunk: Chunk, x: Tensor, out: Rows, statistics: Sequence[str], *, shared: bool = True
-) -> None:
-    """Descriptors (D, C) into ``out``; unless ``shared``, a program has all positions."""
+def pool_positions(p: Plan, chunk: Chunk, x: Tensor, out: Rows, statistics: Sequence[str]) -> None:
+    """Descriptors (D, C) into ``out``."""
     start, count = chunk
-    splits, each = p.shares(p.tiles_c, p.tiles_p) if shared else (1, p.tiles_p)
+    splits, each = p.shares(p.tiles_c, p.tiles_p)
     if splits == 1 and {"mean", "max"}.issuperset(statistics):
-        at = _known(places(statistics, p.channels, out.at))
-        _pool_positions(
-            p, chunk, x, out.tensor, (1, each), (float(p.positions), out.row, 0, *at), statistics
-        )
+        pool_whole(p, chunk, x, out, statistics)
         return
     parts = parts_of_pooling(p, x, splits)
     run_parts(p, chunk, x, parts, each, statistics)
@@ -68,6 +63,24 @@ def pool_positions(
         out.row, *_known(places(statistics, p.channels, out.at)),
         **_wanted(statistics), BLOCK=block,
     )  # fmt: skip
+
+
+def pool_whole(
+    p: Plan,
+    chunk: Chunk,
+    x: Tensor,
+    out: Rows,
+    statistics: Sequence[str],
+    w0: Tensor | None = None,
+    hidden: Tensor | None = None,
+) -> None:
+    """Mean and maximum into ``out``, a program having all positions; with w0 parts of ``hidden``.
+
+    Those are what each tile of channels adds to the hidden units: (N, tiles, 2, units).
+    """
+    at = _known(places(statistics, p.channels, out.at))
+    layout = float(p.positions), out.row, 0, *at
+    _pool_positions(p, chunk, x, out.tensor, (1, p.tiles_p), layout, statistics, w0, hidden)
 
 
 def parts_of_pooling(p: Plan, x: Tensor, splits: int) -> Tensor:
@@ -94,11 +107,14 @@ def _pool_positions(
     shares: tuple[int, int],
     layout: Sequence[Any],
     statistics: Sequence[str],
+    w0: Tensor | None = None,
+    hidden: Tensor | None = None,
 ) -> None:
     start, count = chunk
     if count > 0:
+        units = 0 if w0 is None else w0.shape[0]
         pooling.pool_positions[(count * p.tiles_c * shares[0],)](
-            x, target, *p.strides, p.tiles_c, *shares, start, *layout,
+            x, target, w0, hidden, *p.strides, p.tiles_c, *shares, start, *layout, units,
             **_wanted(statistics), **p.blocks,
         )  # fmt: skip
 

@@ -81,6 +81,46 @@ def network(
 
 
 @kernel
+def gate_of_parts(
+    parts, saved, b0, w1, b1, channels, units, tiles, number, sample_from, scale,
+    row, hidden_at, gate_at,
+    DEPTH: tl.constexpr, TOP: tl.constexpr,
+    BS: tl.constexpr, BC: tl.constexpr, BU: tl.constexpr,
+):  # fmt: skip
+    """Hidden units from parts (N, number, 2, units), and a tile of the channel gate of a sample.
+
+    The first program of a sample keeps the units; the maximum is the descriptor TOP.
+    """
+    pid = tl.program_id(0)
+    tile = pid % tiles
+    c, part = tile * BC + tl.arange(0, BC), tl.arange(0, BS)
+    sample = (pid // tiles + sample_from).to(tl.int64)
+    parts += sample * number * 2 * units
+    saved += sample * row
+    logits = tl.zeros([BC], tl.float32)
+    for first in range(0, units, BU):
+        u = first + tl.arange(0, BU)
+        bias, active = tl.zeros([BU], tl.float32), tl.zeros([BU], tl.float32)
+        if b0 is not None:
+            bias = tl.load(b0 + u, mask=u < units, other=0.0).to(tl.float32)
+        for d in tl.static_range(DEPTH):
+            total = tl.zeros([BS, BU], tl.float32)
+            for start in range(0, number, BS):
+                at = parts + ((start + part) * 2 + (d == TOP))[:, None] * units + u[None, :]
+                mask = (start + part < number)[:, None] & (u < units)[None, :]
+                total += tl.load(at, mask=mask, other=0.0)
+            unit = tl.sum(total, 0) + bias
+            tl.store(saved + hidden_at + d * units + u, unit, mask=(u < units) & (tile == 0))
+            active += rectified(unit)
+        mask = (c < channels)[:, None] & (u < units)[None, :]
+        w = tl.load(w1 + c[:, None] * units + u[None, :], mask=mask, other=0.0)
+        logits += tl.sum(w.to(tl.float32) * active[None, :], 1)
+    if b1 is not None:
+        logits += DEPTH * tl.load(b1 + c, mask=c < channels, other=0.0).to(tl.float32)
+    tl.store(saved + gate_at + c, scale * tl.sigmoid(logits), mask=c < channels)
+
+
+@kernel
 def hidden(
     saved, w0, b0, rows, depth, channels, units, tiles, sample_from, row, hidden_at,
     BR: tl.constexpr, BU: tl.constexpr, BC: tl.constexpr,

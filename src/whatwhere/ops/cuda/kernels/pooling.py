@@ -42,20 +42,35 @@ def deviation(squares, count):
     return tl.sqrt_rn(squares / tl.maximum(count - 1, 1).to(tl.float32) + EPSILON)
 
 
+@triton.jit
+def add_hidden(w0, descriptor, out, c, channels, units):
+    """What the channels c of a descriptor add to all hidden units."""
+    descriptor = tl.where(c < channels, descriptor, 0.0)
+    for start in range(0, units, 32):
+        u = start + tl.arange(0, 32)
+        mask = (u < units)[:, None] & (c < channels)[None, :]
+        w = tl.load(w0 + u[:, None] * channels + c[None, :], mask=mask, other=0.0)
+        part = tl.sum(w.to(tl.float32) * descriptor[None, :], 1)
+        tl.store(out + u, part, mask=u < units)
+
+
 @kernel
 def pool_positions(
-    x, out, channels, positions, stride_c, stride_p, tiles, splits, steps, sample_from, count,
-    row, split_row, mean_at, top_at, std_at, l2_at,
+    x, out, w0, hidden, channels, positions, stride_c, stride_p,
+    tiles, splits, steps, sample_from, count, row, split_row, mean_at, top_at, std_at, l2_at, units,
     MEAN: tl.constexpr, TOP: tl.constexpr, STD: tl.constexpr, L2: tl.constexpr,
     BC: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Sums and maximum of a tile of channels over the positions of a split.
 
-    They are Σ x / count, max x, Σ (x - mean)² and Σ x²; the roots are ``finish_pooling``'s.
+    They are Σ x / count, max x, Σ (x - mean)² and Σ x²; the roots are ``finish_pooling``'s. With w0
+    (units, C), and one split, what the tile adds to the hidden units of mean and maximum is a part
+    of ``hidden`` (N, tiles, 2, units).
     """
     pid = tl.program_id(0)
     split = pid % splits
-    c = (pid // splits) % tiles * BC + tl.arange(0, BC)
+    tile = (pid // splits) % tiles
+    c = tile * BC + tl.arange(0, BC)
     sample = (pid // (splits * tiles) + sample_from).to(tl.int64)
     x += sample * channels * positions
     total = tl.zeros([BC, BP], tl.float32)
@@ -79,9 +94,18 @@ def pool_positions(
             power += value * value
     out += sample * row + split * split_row
     if MEAN or STD:
-        tl.store(out + mean_at + c, tl.sum(total, 1) / count, mask=c < channels)
+        average = tl.sum(total, 1) / count
+        tl.store(out + mean_at + c, average, mask=c < channels)
+        if w0 is not None:
+            add_hidden(
+                w0, average, hidden + (sample * tiles + tile) * 2 * units, c, channels, units
+            )
     if TOP:
-        tl.store(out + top_at + c, highest(top, 1), mask=c < channels)
+        maximum = highest(top, 1)
+        tl.store(out + top_at + c, maximum, mask=c < channels)
+        if w0 is not None:
+            hidden += ((sample * tiles + tile) * 2 + 1) * units
+            add_hidden(w0, maximum, hidden, c, channels, units)
     if STD:
         tl.store(out + std_at + c, squares, mask=c < channels)
     if L2:
