@@ -16,6 +16,7 @@ from whatwhere.study import build
 from whatwhere.study.compare import compare
 from whatwhere.study.data import DataSettings
 from whatwhere.study.faults import ends_study
+from whatwhere.study.known import known_study
 from whatwhere.study.resuming import newest_checkpoint
 from whatwhere.study.settings import StudyError, StudySettings, parse_variants
 from whatwhere.study.training import Classifier
@@ -235,12 +236,10 @@ def test_rusts_words_for_a_full_disk_are_understood(tmp_path):
 
 
 def test_studies_from_before_the_option_go_on(tmp_path, settings, whole):
-    from whatwhere.study.compare import _known_study
-
     fixed = settings.fixed()
     del fixed["deterministic"]
     known = {"settings": json.loads(json.dumps(fixed)), "threads": 1, "fingerprint": "x"}
     write_json(tmp_path / "study.json", {**known, "variants": []})
-    assert _known_study(settings, tmp_path) == read_json(tmp_path / "study.json")
+    assert known_study(settings, tmp_path) == read_json(tmp_path / "study.json")
     with pytest.raises(StudyError, match="deterministic was False and is now True"):
-        _known_study(replace(settings, deterministic=True), tmp_path)
+        known_study(replace(settings, deterministic=True), tmp_path)

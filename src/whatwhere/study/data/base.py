@@ -154,6 +154,7 @@ class Split(Dataset[tuple[Tensor, int]]):
             labels=self._labels[positions],
             views=self._views,
             scale=self._scale,
+            layout=None if self.layout is None else self.layout.take(positions),
         )
 
     def augmented(self, index: int) -> tuple[Tensor, int]:
