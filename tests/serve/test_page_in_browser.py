@@ -50,6 +50,7 @@ def browser():
         found = str(own) if own.exists() else next(filter(None, map(shutil.which, NAMES)), None)
         if found is None:
             pytest.skip("no browser: neither Playwright's own nor " + ", ".join(NAMES))
+        playwright.expect.set_options(timeout=PATIENCE)
         opened = started.chromium.launch(executable_path=found, args=list(FLAGS))
         yield opened
         opened.close()
