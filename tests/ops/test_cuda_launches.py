@@ -80,6 +80,17 @@ def test_a_small_batch_takes_few_launches(channels, size, samples, layout, watch
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_many_weights_over_large_maps_leave_the_positions_shared_out(layout, watch):
+    x, given = cbam_of((1, 1024, 56, 56), layout)
+    with watch:
+        cuda.cbam(x, *given, None, False)
+    assert watch.kernels == [
+        *("pool_positions", "finish_pooling", "hidden", "channel_gate"),
+        *("pool_channels", "convolve_and_apply"),
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize(("channels", "size"), MAPS)
 def test_a_large_batch_takes_hardly_more(channels, size, layout, watch):
     x, given = cbam_of((64, channels, size, size), layout)

@@ -16,6 +16,8 @@ ROWS, UNITS, CHANNELS, STEP = 16, 16, 64, 64
 # So few samples are computed one by one; of so few weights in a layer that each program of a sample
 # may read them all.
 FEW, SMALL = 8, 2**14
+# Tiles of positions that one program may go through where there are few samples.
+SHORT = 8
 # Of that launch a tile of channels, and the most hidden units.
 BROAD, MOST_UNITS = 128, 32
 
@@ -84,8 +86,8 @@ def _of_wide_weights(
     saved: Tensor,
     at: Layout,
 ) -> None:
-    # Many weights are many channels, and programs enough: each has all positions of its channels,
-    # and their part of the hidden units.
+    # Where weights are many channels are, and positions few: a program has all of its channels,
+    # and adds their part to the hidden units.
     start, count = chunk
     w0, *others = parameters
     hidden = saved.new_empty((x.shape[0], p.tiles_c, 2, at.units))
@@ -110,10 +112,11 @@ def channel_gate(
     at: Layout,
 ) -> None:
     """Descriptors, hidden units and the gate of a chunk into ``saved``, in two to four launches."""
-    if p.samples <= FEW:
-        few = _of_wide_weights if at.units * p.channels > SMALL else _of_small_weights
-        few(p, chunk, x, parameters, statistics, scale, saved, at)
-        return
+    given = p, chunk, x, parameters, statistics, scale, saved, at
+    if p.samples <= FEW and at.units * p.channels <= SMALL:
+        return _of_small_weights(*given)
+    if p.samples <= FEW and p.tiles_p <= SHORT:
+        return _of_wide_weights(*given)
     w0, b0, w1, b1 = parameters
     start, count = chunk
     steps.pool_positions(p, chunk, x, Rows(saved, at.row), statistics)
@@ -128,6 +131,7 @@ def channel_gate(
         at.row, at.hidden, at.gate,
         DEPTH=at.depth, BN=ROWS, BC=CHANNELS, BU=UNITS,
     )  # fmt: skip
+    return None
 
 
 @dataclass(frozen=True)
