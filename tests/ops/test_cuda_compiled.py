@@ -22,7 +22,7 @@ REGISTERS, SPILT = 128, 16
 BOTH, FOUR = ("mean", "max"), ("l2", "std", "max", "mean")
 # A batch of which the channel network is computed in tiles of all samples, and one of which it
 # takes more weights than each program should read.
-LARGE, WIDE = (24, 64, 28, 28), (1, 1024, 14, 14)
+LARGE, WIDE = (24, 64, 28, 28), (1, 1024, 16, 16)
 KERNELS = {
     "pool_positions", "pool_channels", "finish_pooling", "network", "gate_of_parts", "hidden",
     "channel_gate", "apply_gates", "convolve_and_apply", "sweep", "finish_sums", "map_gradients",

@@ -84,6 +84,8 @@ def _plan(
     frames, height, width = (1,) * (3 - len(positions)) + tuple(positions)
     count = frames * height * width
     fast, slow = (channels, count) if by_pixel else (count, channels)
+    if fast % SMALLEST:  # no whole vectors: each element takes registers for its own address
+        elements //= 2
     fast_block = _power(fast, SMALLEST, WIDEST)
     slow_block = _power(slow, SMALLEST, elements // fast_block)
     block_c, block_p = (fast_block, slow_block) if by_pixel else (slow_block, fast_block)
