@@ -4,6 +4,7 @@ Each kind is kept in the record as it is done; with ``--only KIND`` that kind al
 """
 
 import argparse
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=8, help="of those moments")
     parser.add_argument("--folder", type=Path, help="for the studies; by default a temporary one")
     asked = parser.parse_args()
+    # A shell starts what runs in its background without SIGINT, and so would be the studies.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if asked.folder is None else asked.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
