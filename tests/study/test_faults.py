@@ -2,9 +2,12 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,7 +18,7 @@ from whatwhere.files import read_json, write_json
 from whatwhere.study import build
 from whatwhere.study.compare import compare
 from whatwhere.study.data import DataSettings
-from whatwhere.study.faults import ends_study
+from whatwhere.study.faults import children_without_sigint, ends_study
 from whatwhere.study.resuming import newest_checkpoint
 from whatwhere.study.settings import StudyError, StudySettings, parse_variants
 from whatwhere.study.training import Classifier
@@ -244,3 +247,13 @@ def test_studies_from_before_the_option_go_on(tmp_path, settings, whole):
     assert _known_study(settings, tmp_path) == read_json(tmp_path / "study.json")
     with pytest.raises(StudyError, match="deterministic was False and is now True"):
         _known_study(replace(settings, deterministic=True), tmp_path)
+
+
+def test_ctrl_c_does_not_reach_workers_while_they_import():
+    spawn = multiprocessing.get_context("spawn")
+    with children_without_sigint():
+        pool = ProcessPoolExecutor(1, mp_context=spawn)
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    with pool:
+        assert signal.SIGINT in blocked.result(timeout=120)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
