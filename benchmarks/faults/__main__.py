@@ -20,6 +20,7 @@ from benchmarks.faults.study import ROOT, Study, write_bars
 from whatwhere.files import read_told, write_json
 
 RECORD = ROOT / "benchmarks" / "results" / "faults.json"
+LOCK = Path(tempfile.gettempdir()) / "whatwhere-faults.lock"
 KINDS = ("changes", "damage", "disks", "kills", "stops")
 
 
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def _keep(kind: str, outcome: Outcome) -> None:
-    with FileLock(RECORD.with_name(".faults.lock")):  # kinds may be tried side by side
+    with FileLock(LOCK):  # kinds may be tried side by side
         record = {"faults": {}, **read_told(RECORD), "torch": torch.__version__}
         record["faults"][f"{outcome.fault}, {outcome.how}"] = {"kind": kind, **outcome.as_dict()}
         write_json(RECORD, record)

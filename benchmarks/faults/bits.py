@@ -22,6 +22,7 @@ from whatwhere.study.training import Classifier
 from whatwhere.study.trial import Trial, run_trial
 
 RECORD = ROOT / "benchmarks" / "results" / "faults.json"
+LOCK = Path(tempfile.gettempdir()) / "whatwhere-faults.lock"
 EPOCHS = 3
 IMAGES = ("none", "se", "cbam", "ceca", "fca", "bam", "triplet", "coordinate", "lska")
 CASES = (
@@ -44,7 +45,7 @@ def main() -> None:
             run = Path(folder) / f"{data}-{backbone.replace('/', '-')}-{variant}"
             row = key | _row(run, sources[data], backbone, variant)
             print(row, flush=True)
-            with FileLock(RECORD.with_name(".faults.lock")):
+            with FileLock(LOCK):
                 record = read_told(RECORD)
                 record["bits"] = [*record.get("bits", []), row]
                 write_json(RECORD, record)

@@ -2,9 +2,15 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,7 +21,7 @@ from whatwhere.files import read_json, write_json
 from whatwhere.study import build
 from whatwhere.study.compare import compare
 from whatwhere.study.data import DataSettings
-from whatwhere.study.faults import ends_study
+from whatwhere.study.faults import children_without_sigint, ends_study
 from whatwhere.study.known import known_study
 from whatwhere.study.resuming import newest_checkpoint
 from whatwhere.study.settings import StudyError, StudySettings, parse_variants
@@ -243,3 +249,29 @@ def test_studies_from_before_the_option_go_on(tmp_path, settings, whole):
     assert known_study(settings, tmp_path) == read_json(tmp_path / "study.json")
     with pytest.raises(StudyError, match="deterministic was False and is now True"):
         known_study(replace(settings, deterministic=True), tmp_path)
+
+
+def test_a_training_that_gets_sigterm_says_so_and_does_not_end_well(pictures, tmp_path):
+    options = ["--epochs", "500", "--batch-size", "16", "--deterministic"]
+    command = [sys.executable, "-m", "whatwhere", "train", str(pictures), "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("training/*.ckpt")):
+        assert time.monotonic() < deadline, "no epoch ended"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.terminate()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on from here" in text
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_ctrl_c_does_not_reach_workers_while_they_import():
+    spawn = multiprocessing.get_context("spawn")
+    with children_without_sigint():
+        pool = ProcessPoolExecutor(1, mp_context=spawn)
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    with pool:
+        assert signal.SIGINT in blocked.result(timeout=120)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

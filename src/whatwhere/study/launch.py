@@ -19,8 +19,10 @@ from whatwhere.files import write_json
 from whatwhere.study import trial as trials
 from whatwhere.study.data import DataSettings
 from whatwhere.study.devices import Devices
-from whatwhere.study.settings import StudySettings, parse_variants, widened
+from whatwhere.study.settings import StudyError, StudySettings, parse_variants, widened
 from whatwhere.study.trial import Trial
+
+ENDS_STUDY = 3  # what a process ends with where no other trial would go right either
 
 
 def run_trial(trial: Trial) -> None:
@@ -54,6 +56,8 @@ def _run_apart(trial: Trial) -> None:
     if trial.result() is not None:
         output.unlink()
         return
+    if code == ENDS_STUDY:
+        raise StudyError(output.read_text(encoding="utf-8").strip().rpartition("\n")[2])
     record = trials.empty_record(
         trial,
         status="failed",
@@ -107,5 +111,10 @@ def _end_with_the_study() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     sys.path.insert(0, str(Path.cwd()))  # where a backbone of the user's own is
-    if trials.run_trial(_read(sys.argv[1]))["status"] == "failed":
+    try:
+        ended = trials.run_trial(_read(sys.argv[1]))["status"]
+    except StudyError as error:
+        print(error, flush=True)
+        sys.exit(ENDS_STUDY)
+    if ended == "failed":
         sys.exit(1)

@@ -213,6 +213,7 @@ def _difference(ticket: Ticket) -> str | None:
 def _run(ticket: Ticket, pickled: bytes) -> str | None:
     from whatwhere.study.alone import run_alone  # heavy, and of versions now known to be the same
     from whatwhere.study.build import load_data
+    from whatwhere.study.settings import StudyError
 
     trial: Any = pickle.loads(pickled)
     try:
@@ -225,7 +226,10 @@ def _run(ticket: Ticket, pickled: bytes) -> str | None:
             f"there {ticket.fingerprint})"
         )
     devices = max(1, torch.cuda.device_count())
-    run_alone(replace(trial, device=trial.device % devices))
+    try:
+        run_alone(replace(trial, device=trial.device % devices))
+    except StudyError as error:  # no other trial would go right here either
+        return str(error)
     return None
 
 

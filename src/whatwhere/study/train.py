@@ -12,6 +12,7 @@ from rich.console import Console
 
 from whatwhere.files import read_json, remove_parts, write_json
 from whatwhere.study.build import load_data
+from whatwhere.study.faults import ends_study
 from whatwhere.study.settings import StudyError, StudySettings, changes, parse_variants
 from whatwhere.study.trainer import (
     check_devices,
@@ -74,10 +75,17 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
         raise
+    except SystemExit as error:  # Lightning's, after a signal; SIGTERM's is with success
+        console.print("interrupted: the same command goes on from here")
+        raise SystemExit(143 if error.code is None else error.code) from error
     except Timeout as error:
         raise StudyError(
             f"another process is at work in {folder}; wait for it, or choose another --out"
         ) from error
+    except OSError as error:
+        if (ended := ends_study(error, folder)) is not None:
+            raise ended from error
+        raise
     console.print(_line(record))
     return record
 
