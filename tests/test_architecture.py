@@ -25,6 +25,7 @@ LEVELS = {
     "study": 5,
     "trim": 5,
     "export_command": 6,
+    "train_command": 6,
     "cli": 7,
     "__main__": 8,
 }

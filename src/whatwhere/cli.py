@@ -1,4 +1,4 @@
-"""The command line: ``whatwhere compare``, ``bench``, ``cost``, ``convert`` and ``export``."""
+"""The command line: ``whatwhere compare``, ``train``, ``bench``, ``cost`` and the others."""
 
 import shlex
 import sys
@@ -8,6 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere.export_command import export
+from whatwhere.train_command import (
+    CheckpointOption,
+    DeterministicOption,
+    DevicesOption,
+    NodesOption,
+    StrategyOption,
+    SyncOption,
+    train,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -15,6 +24,8 @@ app = typer.Typer(
     help="What, where and when attention for convolutional networks: does it help your data?",
 )
 
+
+app.command()(train)
 
 app.command()(export)
 
@@ -61,9 +72,7 @@ def compare(
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
-    deterministic: Annotated[
-        bool, typer.Option(help="refuse operations that may give other bits another time")
-    ] = False,
+    deterministic: DeterministicOption = False,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
     max_unreadable: Annotated[
         int, typer.Option(help="skip up to so many files that can't be read")
@@ -74,6 +83,11 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    strategy: StrategyOption = "auto",
+    sync_batchnorm: SyncOption = False,
+    checkpoint_every: CheckpointOption = "5m",
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
@@ -83,6 +97,7 @@ def compare(
     The same command again resumes: finished trials are kept, a killed one goes on.
     """
     from whatwhere.study.data import DataSettings
+    from whatwhere.study.devices import Devices
     from whatwhere.study.settings import StudySettings, default_variants
 
     small: dict[str, Any] = {"seeds": 2, "epochs": 4, "max_train": 1500} if fast else {}
@@ -110,6 +125,8 @@ def compare(
         pretrained=pretrained,
         deterministic=deterministic,
         fast=fast,
+        devices=Devices(devices, num_nodes, strategy, sync_batchnorm),  # type: ignore[arg-type]
+        checkpoint_every=checkpoint_every,
     )
     from whatwhere.study.compare import compare as run_study  # heavy: only when all is well
 

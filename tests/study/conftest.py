@@ -11,7 +11,7 @@ from whatwhere.study.settings import StudySettings
 def pictures(tmp_path_factory):
     random = np.random.default_rng(0)
     arrays = {}
-    for split, count in (("train", 96), ("val", 32), ("test", 48)):
+    for split, count in (("train", 96), ("val", 33), ("test", 47)):
         labels = np.arange(count) % 2
         images = random.integers(0, 120, (count, 12, 12))
         images[labels == 1, 3:9, 5:7] += 100

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from whatwhere import checkpoints
 from whatwhere.study.backbones import Backbone
 from whatwhere.study.build import build_network, load_data
+from whatwhere.study.loaders import EpochOrder
 from whatwhere.study.settings import parse_variants
-from whatwhere.study.training import Classifier, EpochOrder
+from whatwhere.study.training import Classifier
 from whatwhere.study.trial import Trial, run_trial
 
 ROOT = Path(__file__).parents[2]
@@ -73,15 +74,15 @@ run_trial(Trial(Path({folder!r}), settings, parse_variants(["cbam"])[-1], 0))
 """
 
 
-def test_a_trial_killed_between_epochs_ends_as_if_it_had_not_been(tmp_path, settings):
-    settings = replace(settings, epochs=12)
+def test_a_trial_killed_within_an_epoch_ends_as_if_it_had_not_been(tmp_path, settings):
+    settings = replace(settings, epochs=12, checkpoint_every="4")  # of 6 steps an epoch
     whole = trial_in(tmp_path / "whole", settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     run_trial(whole)
     torch.set_num_threads(threads)
     killed = trial_in(tmp_path / "killed", settings)
-    keys = ("variants", "control", "seeds", "epochs", "batch_size")
+    keys = ("variants", "control", "seeds", "epochs", "batch_size", "checkpoint_every")
     code = KILLED.format(
         root=str(ROOT),
         source=settings.data.source,
@@ -90,7 +91,8 @@ def test_a_trial_killed_between_epochs_ends_as_if_it_had_not_been(tmp_path, sett
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 120
-    while not list((killed.folder / "training").glob("*.ckpt")) and time.monotonic() < deadline:
+    within = "epoch=*-step=*4.ckpt"  # 4 or 64, after neither of which an epoch ends
+    while not list((killed.folder / "training").glob(within)) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
     process.wait()

@@ -20,6 +20,32 @@ def load_data(settings: DataSettings) -> StudyData:
     return data.load(settings)
 
 
+class LostDataError(StudyError):
+    """The data are no longer what a study began with."""
+
+
+def same_data(settings: DataSettings, fingerprint: str | None) -> StudyData:
+    """The data, read some time after the study's own process read them.
+
+    Raises:
+        LostDataError: they have gone, or their fingerprint is not the one given.
+    """
+    try:
+        study_data = load_data(settings)
+    except (ValueError, OSError) as error:
+        raise LostDataError(
+            f"the data could be read when the study began, and now can't: {error}. Put them back, "
+            "and the same command goes on"
+        ) from error
+    if fingerprint not in (None, study_data.fingerprint):
+        raise LostDataError(
+            f"the data have changed while the study ran (fingerprint {fingerprint}, now "
+            f"{study_data.fingerprint}): no trial ran on the changed ones. Put the former back, "
+            "and the same command goes on, or choose another --out"
+        )
+    return study_data
+
+
 def backbone_of(settings: StudySettings, study_data: StudyData) -> Backbone:
     """The study's backbone for its data."""
     return Backbone(

@@ -31,9 +31,11 @@ from whatwhere.study.settings import (
     StudyError,
     StudySettings,
     Variant,
+    changes,
     parse_variants,
 )
 from whatwhere.study.statistics import compare_variants
+from whatwhere.study.trainer import check_devices, started_processes
 from whatwhere.study.trial import Trial
 from whatwhere.study.verdict import verdict
 
@@ -73,6 +75,7 @@ def compare(
         )
     console.print(f"reading the data: {settings.data.source}")
     study_data = load_data(settings.data)
+    workers = _workers(settings, study_data, workers)
     try:
         run.mkdir(parents=True, exist_ok=True)
         with interrupted_by_sigterm(), FileLock(run / ".lock", timeout=0):
@@ -88,6 +91,23 @@ def compare(
         if (ended := ends_study(error, run)) is not None:
             raise ended from error
         raise
+
+
+def _workers(settings: StudySettings, study_data: StudyData, asked: int | None) -> int | None:
+    """One worker where every trial has several devices: they are its own while it runs."""
+    started = started_processes()
+    if settings.devices.num_nodes > 1 or (started is not None and started[1] > 1):
+        raise StudyError(
+            "expected compare in one process on one machine, where it starts those of its trials "
+            f"itself, got {'--num-nodes above 1' if started is None else started[0]}; one "
+            "training on several machines is whatwhere train"
+        )
+    if settings.devices.processes == 1:
+        return asked
+    if asked not in (None, 1):
+        raise StudyError(f"expected --workers 1 with several --devices, got {asked}")
+    check_devices(settings, study_data)
+    return 1
 
 
 def _compare(
@@ -141,13 +161,7 @@ def _known_study(settings: StudySettings, run: Path) -> dict[str, Any] | None:
         raise StudyError(
             f"expected a study's settings in {path}, got something else. {_restore(path)}"
         )
-    asked = settings.fixed()
-    before = {"deterministic": False, **known["settings"]}  # which older studies don't say
-    differences = [
-        f"{name} was {before.get(name)!r} and is now {asked.get(name)!r}"
-        for name in sorted(set(asked) | set(before))
-        if before.get(name) != asked.get(name)
-    ]
+    differences = changes(known["settings"], settings.fixed())
     if differences:
         raise StudyError(
             f"{run} holds a study with other settings: {'; '.join(differences)}. Seeds and "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-NEEDED = ("state_dict", "optimizer_states", "loops", "history")
+NEEDED = ("state_dict", "optimizer_states", "loops", "history", "epoch_so_far")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -35,12 +35,13 @@ class WholeCheckpoints(TorchCheckpointIO):
             part.unlink(missing_ok=True)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint in a folder that is whole; those that are not are removed."""
+def newest_checkpoint(folder: Path, *, remove: bool = True) -> Path | None:
+    """The last checkpoint in a folder that is whole; with ``remove``, those that aren't go."""
     for saved in sorted(folder.glob("*.ckpt"), reverse=True):
         if _is_whole(saved):
             return saved
-        saved.unlink()
+        if remove:
+            saved.unlink()
     return None
 
 

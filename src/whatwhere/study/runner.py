@@ -25,8 +25,9 @@ from rich.progress import (
 
 from whatwhere.files import read_told
 from whatwhere.study.faults import children_without_sigint, end_at_sigterm, gone
+from whatwhere.study.launch import run_trial
 from whatwhere.study.settings import StudyError
-from whatwhere.study.trial import Trial, run_trial
+from whatwhere.study.trial import Trial
 
 LOST_WORKERS_ALLOWED = 5
 

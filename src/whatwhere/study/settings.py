@@ -12,6 +12,7 @@ import torch
 from whatwhere.checks import check_choice, check_positive
 from whatwhere.gates import Start, gate_options, names
 from whatwhere.study.data import DataSettings
+from whatwhere.study.devices import Devices, checkpoint_interval
 
 Control = Literal["parameters", "latency", "none"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -61,6 +62,9 @@ class StudySettings:
         pretrained: start from the library's pretrained weights.
         deterministic: only operations that give the same bits every time; others are refused.
         fast: whether this is a first look rather than a study.
+        devices: of one training.
+        checkpoint_every: how often a training is written down within an epoch, in steps ("200")
+            or minutes ("5m"); at the end of an epoch it always is.
     """
 
     data: DataSettings
@@ -78,6 +82,8 @@ class StudySettings:
     pretrained: bool = False
     deterministic: bool = False
     fast: bool = False
+    devices: Devices = field(default_factory=Devices)
+    checkpoint_every: str = "5m"
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "batch_size"):
@@ -91,6 +97,9 @@ class StudySettings:
             raise StudyError(f"expected a finite weight decay >= 0, got {self.weight_decay}")
         if self.precision == "16-mixed" and not torch.cuda.is_available():
             raise StudyError("expected a GPU with precision 16-mixed, got none; bf16-mixed goes")
+        if self.precision == "16-mixed" and self.devices.sharded:
+            raise StudyError("expected bf16-mixed or 32-true with --strategy fsdp, got 16-mixed")
+        checkpoint_interval(self.checkpoint_every)
         parse_variants(self.variants)
 
     def used_precision(self) -> str:
@@ -102,7 +111,24 @@ class StudySettings:
 
     def fixed(self) -> dict[str, Any]:
         """What must not change between two runs into the same folder."""
-        return {k: v for k, v in asdict(self).items() if k not in ("seeds", "variants")}
+        free = ("seeds", "variants", "checkpoint_every")
+        return {k: v for k, v in asdict(self).items() if k not in free}
+
+
+def changes(known: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """How the settings that a folder was made with differ from those asked for, in words.
+
+    What an earlier version could not be asked was as it is now by default.
+
+    >>> changes({"epochs": 25, "seed": 1}, {"epochs": 9, "seed": 1})
+    ['epochs was 25 and is now 9']
+    """
+    before = {**StudySettings(data=DataSettings()).fixed(), **known}
+    return [
+        f"{name} was {before.get(name)!r} and is now {asked.get(name)!r}"
+        for name in sorted(known.keys() | asked.keys())
+        if before.get(name) != asked.get(name)
+    ]
 
 
 def default_variants(source: str) -> tuple[str, ...]:

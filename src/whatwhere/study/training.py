@@ -1,21 +1,20 @@
-"""Training of one network by Lightning: the module, the data's order, and the epoch's record."""
+"""Training of one network by Lightning: the module and the epoch's record."""
 
 import math
-import os
-from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from whatwhere.study.data import Augmented, Split
 from whatwhere.study.settings import StudySettings
+from whatwhere.study.sharding import broadcast_buffers, shard
 
 Batch = tuple[Tensor, Tensor]
 
@@ -31,68 +30,12 @@ class DivergedError(RuntimeError):
         self.history = module.history
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
-    """Every index once per epoch, in an order that depends on the seed and the epoch alone."""
-
-    def __init__(self, length: int, *, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        for index in torch.randperm(self.length, generator=generator).tolist():
-            yield self.epoch, index
-
-
-class EpochView(Dataset[tuple[Tensor, int]]):
-    """Augmented samples by (epoch, index), so that loader processes need no other state."""
-
-    def __init__(self, augmented: Augmented) -> None:
-        self.augmented = augmented
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key
-        self.augmented.set_epoch(epoch)
-        return self.augmented[index]
-
-
-def training_loader(split: Split, settings: StudySettings, *, seed: int) -> DataLoader[Any]:
-    """Augmented batches in the seed's order; a last short batch is dropped, as batch norms ask."""
-    return DataLoader(
-        EpochView(Augmented(split, seed=seed)),
-        batch_size=settings.batch_size,
-        sampler=EpochOrder(len(split), seed=seed),
-        drop_last=len(split) > settings.batch_size,
-        num_workers=_loader_processes(),
-    )
-
-
-def evaluation_loader(split: Split, settings: StudySettings) -> DataLoader[Any]:
-    """The samples as they are, in order."""
-    return DataLoader(split, batch_size=2 * settings.batch_size, num_workers=_loader_processes())
-
-
-def _loader_processes() -> int:
-    # On a CPU the trials themselves use every core; beside a GPU the cores are free to decode.
-    if not torch.cuda.is_available():
-        return 0
-    cores = os.cpu_count()
-    return 0 if cores is None else min(8, cores // torch.cuda.device_count())
-
-
 class Classifier(lightning.LightningModule):
     """A network, its loss and its metrics, and the record of its epochs.
 
-    The random state of every step is set from the seed and the step's number, so that a training
-    that was killed and resumed takes the same steps as one that was not.
+    The random state of every step is set from the seed, the step's number and the process, so that
+    a training that was killed and resumed takes the same steps as one that was not. Losses are
+    those of all processes together, and so every process has the same record.
     """
 
     def __init__(
@@ -104,11 +47,26 @@ class Classifier(lightning.LightningModule):
         self.steps = steps
         self.seed = seed
         self.history: list[dict[str, float]] = []
-        self.training_loss = MeanMetric()
         self.scores = nn.ModuleDict({stage: _scores(classes) for stage in ("validation", "final")})
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("validation", "final")})
+        self.final: dict[str, float] = {}
         self._measured: dict[str, float] = {}
+        self._loss = 0.0  # summed over the samples of the epoch so far
+        self._samples = 0
         self._started = 0.0
+        self._parallel = False
+
+    def configure_model(self) -> None:
+        """Make the network ready for several processes, once; Lightning asks before every stage."""
+        devices = self.settings.devices
+        if self._parallel or devices.processes == 1:
+            return
+        self._parallel = True
+        if devices.sync_batchnorm:
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        if devices.sharded:
+            assert self.device_mesh is not None
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """AdamW under one cosine cycle: up for a tenth of the steps, then down to zero."""
@@ -127,22 +85,47 @@ class Classifier(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Check that all processes go on from the same step.
+
+        Raises:
+            RuntimeError: they do not.
+        """
+        steps = self._of_all(torch.tensor([float(self.global_step)], device=self.device))
+        if not bool((steps == steps[0]).all()):
+            raise RuntimeError(
+                "expected a folder that all machines share, got processes that go on from "
+                f"different steps, {', '.join(f'{step:.0f}' for step in steps.tolist())}"
+            )
+
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's clock."""
+        """Start the epoch's clock; not called where a training goes on within an epoch."""
         self._started = perf_counter()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Fix the random state of this step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Fix the random state of this step in this process."""
+        entropy = np.random.SeedSequence((self.seed, self.global_step, self.global_rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross entropy of one batch; a loss that is not finite ends the training."""
+        """Cross entropy of one batch; a loss that is not finite ends the training everywhere."""
         x, labels = batch
         loss = F.cross_entropy(self.network(x), labels)
-        if not math.isfinite(loss.item()):
-            raise DivergedError("training", loss.item(), self)
-        self.training_loss.update(loss.detach(), len(labels))
+        mean = float(self._of_all(loss.detach().reshape(1)).mean())  # the shares are equal
+        if not math.isfinite(mean):
+            raise DivergedError("training", mean, self)
+        count = len(labels) * self.trainer.world_size
+        self._loss += mean * count
+        self._samples += count
         return loss
+
+    def on_validation_start(self) -> None:
+        """Evaluate one network, not one with other running statistics in each process."""
+        self._share_buffers()
+
+    def on_test_start(self) -> None:
+        """The same before the test."""
+        self._share_buffers()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of the validation split."""
@@ -155,13 +138,18 @@ class Classifier(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Note the validation split's numbers."""
         self._measured = self.collect("validation")
-        self.log_dict({f"validation/{name}": value for name, value in self._measured.items()})
+        named = {f"validation/{name}": value for name, value in self._measured.items()}
+        self.log_dict(named, rank_zero_only=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Note the test split's numbers, while the processes still know of each other."""
+        self.final = self.collect("final")
 
     def on_train_epoch_end(self) -> None:
         """Note the epoch."""
-        train_loss = float(self.training_loss.compute())
-        self.training_loss.reset()
-        self.log("train/loss", train_loss)
+        train_loss = self._loss / self._samples
+        self._loss, self._samples = 0.0, 0
+        self.log("train/loss", train_loss, rank_zero_only=True)
         self.history.append(
             {
                 "epoch": self.current_epoch + 1,
@@ -172,12 +160,33 @@ class Classifier(lightning.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the record with the weights."""
+        """Keep the record, and what there is of the epoch's, with the weights."""
         checkpoint["history"] = self.history
+        checkpoint["epoch_so_far"] = {
+            "loss": self._loss,
+            "samples": self._samples,
+            "seconds": perf_counter() - self._started,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the record up again."""
         self.history = checkpoint["history"]
+        so_far = checkpoint["epoch_so_far"]
+        self._loss, self._samples = so_far["loss"], so_far["samples"]
+        self._started = perf_counter() - so_far["seconds"]
+
+    def _of_all(self, value: Tensor) -> Tensor:
+        """A tensor of one value in each process as one of all values, the same in each."""
+        if self.trainer.world_size == 1:
+            return value
+        values = [torch.empty_like(value) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(values, value)
+        return torch.cat(values)
+
+    def _share_buffers(self) -> None:
+        # DistributedDataParallel does it by itself, in every step.
+        if self.settings.devices.sharded:
+            broadcast_buffers(self.network)
 
     def _measure(self, stage: str, batch: Batch) -> None:
         x, labels = batch

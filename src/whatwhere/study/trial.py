@@ -1,12 +1,13 @@
 """One trial: build a variant's network, train it, measure it, look at its gates, write it down.
 
 ``trials/ID/result.json`` is written last and whole; where it stands, the trial is done. Until
-then ``trials/ID/training/`` holds Lightning's checkpoint of the last finished epoch, from which a
-killed trial goes on.
+then ``trials/ID/training/`` holds Lightning's last checkpoints, at the end of an epoch and within
+one, from which a killed trial goes on at the very sample.
 """
 
 import shutil
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,26 +15,28 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from whatwhere import checkpoints
 from whatwhere.files import read_told, write_json
 from whatwhere.look import diagnose
 from whatwhere.look.pictures import gate_figure
-from whatwhere.study.build import backbone_of, build_network, load_data
-from whatwhere.study.conditions import Progress, deterministic, quiet
+from whatwhere.study.build import LostDataError, backbone_of, build_network, same_data
 from whatwhere.study.data import StudyData
 from whatwhere.study.faults import ends_study, gone, without_determinism
-from whatwhere.study.resuming import WholeCheckpoints, newest_checkpoint
-from whatwhere.study.settings import StudyError, StudySettings, Variant
-from whatwhere.study.training import (
-    Classifier,
-    DivergedError,
-    evaluation_loader,
-    training_loader,
+from whatwhere.study.loaders import Batches, training_loader
+from whatwhere.study.resuming import newest_checkpoint
+from whatwhere.study.settings import StudySettings, Variant
+from whatwhere.study.trainer import (
+    ProgressFile,
+    check_devices,
+    checkpointing,
+    deterministic,
+    is_first_process,
+    make_trainer,
+    quiet,
 )
+from whatwhere.study.training import Classifier, DivergedError
 
 DONE = ("finished", "diverged")
 RECORDED = ("id", "variant", "seed", "status", "reason", "epochs", "test", "picture", "seconds")
@@ -78,42 +81,64 @@ class Trial:
         return record is not None and record["status"] in DONE
 
 
-def run_trial(trial: Trial) -> None:
+@dataclass(frozen=True)
+class Training(Trial):
+    """A trial in a folder of its own, which belongs to no study."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the training keeps everything."""
+        return self.run
+
+
+def run_trial(trial: Trial) -> dict[str, Any]:
     """Run or resume a trial to its record; what goes wrong is in the record, not raised.
+
+    Where Lightning starts further processes, they run the command of this one, and so this
+    function too. The first of them writes; the others return what they know.
 
     Raises:
         StudyError: no other trial would go right either: the disk is full, or the folder or the
             data have gone or changed.
     """
-    if trial.done():
-        return
+    known = trial.result()
+    if known is not None and known["status"] in DONE:
+        return known
     trial.folder.mkdir(parents=True, exist_ok=True)
     of_study = (trial.run / "study.json").exists()
     started = perf_counter()
+    failure = ""
     try:
         with quiet(), deterministic(trial.settings.deterministic):
             record = _train_and_measure(trial)
-    except _DataError:
+    except LostDataError:
         raise
     except DivergedError as error:
-        record = _record(trial, status="diverged", reason=str(error))
+        record = empty_record(trial, status="diverged", reason=str(error))
         record["epochs"] = error.history
     except Exception as error:  # the study goes on without the trial, and says so
         if (ended := ends_study(error, trial.run)) is not None:
             raise ended from error
-        (trial.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        failure = traceback.format_exc()
         forbidden = without_determinism(error)
         reason = f"{type(error).__name__}: {error}" if forbidden is None else forbidden
-        record = _record(trial, status="failed", reason=reason)
+        if trial.settings.devices.processes > 1 and "onnection" in reason:
+            reason = f"another process of this training was lost ({reason})"
+        record = empty_record(trial, status="failed", reason=reason)
     record["seconds"] = perf_counter() - started
-    if of_study and not (trial.run / "study.json").exists():
-        raise gone(trial.run)  # trainers make missing folders anew
-    write_json(trial.folder / "result.json", record)
-    if record["status"] in DONE:
-        shutil.rmtree(trial.folder / "training", ignore_errors=True)
+    if is_first_process():
+        if of_study and not (trial.run / "study.json").exists():
+            raise gone(trial.run)  # trainers make missing folders anew
+        if failure:
+            (trial.folder / "error.txt").write_text(failure, encoding="utf-8")
+        write_json(trial.folder / "result.json", record)
+        if record["status"] in DONE:
+            shutil.rmtree(trial.folder / "training", ignore_errors=True)
+    return record
 
 
-def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str, Any]:
+def empty_record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str, Any]:
+    """What every record has, before it is filled in."""
     return {
         "id": trial.name,
         "variant": trial.variant.name,
@@ -130,21 +155,29 @@ def _record(trial: Trial, *, status: str, reason: str | None = None) -> dict[str
 
 
 def _train_and_measure(trial: Trial) -> dict[str, Any]:
-    study_data = _data(trial)
-    backbone = backbone_of(trial.settings, study_data)
-    network = build_network(
-        backbone,
-        trial.variant,
-        where=trial.settings.where,
-        start=trial.settings.start,
-        shape=study_data.shape,
-        seed=trial.seed,
-    )
-    classifier, resumed = _fit(trial, network, study_data)
-    record = _record(trial, status="finished")
+    settings = trial.settings
+    study_data = same_data(settings.data, trial.fingerprint)
+    check_devices(settings, study_data)
+    backbone = backbone_of(settings, study_data)
+
+    def build() -> nn.Module:
+        return build_network(
+            backbone,
+            trial.variant,
+            where=settings.where,
+            start=settings.start,
+            shape=study_data.shape,
+            seed=trial.seed,
+        )
+
+    classifier, trainer, resumed = _fit(trial, build(), study_data)
+    record = empty_record(trial, status="finished")
     record["resumed"] = resumed
     record["epochs"] = classifier.history
-    record["test"] = _test(trial, classifier, study_data)
+    record["test"] = classifier.final
+    network = _whole(trainer, classifier, build)
+    if network is None:
+        return record
     network.eval()
     if trial.variant.gate is not None:
         record["gates"] = _look(network, study_data)
@@ -172,55 +205,54 @@ def _train_and_measure(trial: Trial) -> dict[str, Any]:
     return record
 
 
-class _DataError(StudyError):
-    """The data are no longer what the study began with."""
-
-
-def _data(trial: Trial) -> StudyData:
-    # This process reads the data anew, some time after the study's process did.
-    try:
-        study_data = load_data(trial.settings.data)
-    except (ValueError, OSError) as error:
-        raise _DataError(
-            f"the data could be read when the study began, and now can't: {error}. Put them back, "
-            "and the same command goes on"
-        ) from error
-    if trial.fingerprint not in (None, study_data.fingerprint):
-        raise _DataError(
-            f"the data have changed while the study ran (fingerprint {trial.fingerprint}, now "
-            f"{study_data.fingerprint}): no trial ran on the changed ones. Put the former back, "
-            "and the same command goes on, or choose another --out"
-        )
-    return study_data
-
-
-def _fit(trial: Trial, network: nn.Module, study_data: StudyData) -> tuple[Classifier, int]:
+def _fit(
+    trial: Trial, network: nn.Module, study_data: StudyData
+) -> tuple[Classifier, lightning.Trainer, int]:
     settings = trial.settings
-    loader = training_loader(study_data.train, settings, seed=trial.seed)
+    batches = Batches(study_data, settings, seed=trial.seed)
+    steps = len(training_loader(study_data.train, settings, seed=trial.seed))
     classifier = Classifier(
         network,
         settings,
         classes=len(study_data.classes),
-        steps=settings.epochs * len(loader),
+        steps=settings.epochs * steps,
         seed=trial.seed,
     )
-    resumes = _count_start(trial)
-    trainer = _trainer(
-        trial,
+    trainer = make_trainer(
+        settings,
+        device=trial.device,
+        logs=trial.run / "tensorboard",
+        name=trial.name,
         callbacks=[
-            ModelCheckpoint(
-                dirpath=trial.folder / "training",
-                filename="{epoch:05d}",
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
-            Progress(trial.folder / "progress.json", settings.epochs, len(loader)),
+            *checkpointing(trial.folder / "training", settings.checkpoint_every),
+            ProgressFile(trial.folder / "progress.json", settings.epochs, steps),
         ],
     )
-    validation = evaluation_loader(study_data.val, settings)
-    saved = newest_checkpoint(trial.folder / "training")
-    trainer.fit(classifier, loader, validation, ckpt_path=saved, weights_only=True)
-    return classifier, resumes
+    resumes = _count_start(trial) if is_first_process() else 0
+    saved = newest_checkpoint(trial.folder / "training", remove=is_first_process())
+    trainer.fit(
+        classifier,
+        datamodule=batches,
+        ckpt_path=saved,
+        weights_only=True,
+    )
+    trainer.test(classifier, datamodule=batches, verbose=False)
+    return classifier, trainer, resumes
+
+
+def _whole(
+    trainer: lightning.Trainer, classifier: Classifier, build: Callable[[], nn.Module]
+) -> nn.Module | None:
+    """The trained network as it was built, without what several processes need; in the first."""
+    if trainer.world_size == 1:
+        return classifier.network
+    state = trainer.strategy.lightning_module_state_dict()  # of all parts: every process takes part
+    if not is_first_process():
+        return None
+    network = build()
+    own = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    network.load_state_dict(own)
+    return network
 
 
 def _count_start(trial: Trial) -> int:
@@ -229,30 +261,6 @@ def _count_start(trial: Trial) -> int:
     starts: int = read_told(path).get("starts", 0)
     write_json(path, {"starts": starts + 1})
     return starts
-
-
-def _trainer(trial: Trial, callbacks: list[Callback]) -> lightning.Trainer:
-    on_gpu = torch.cuda.is_available()
-    precision: Any = trial.settings.used_precision()
-    return lightning.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=[trial.device] if on_gpu else 1,
-        precision=precision,
-        max_epochs=trial.settings.epochs,
-        callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
-        logger=TensorBoardLogger(trial.run / "tensorboard", name=trial.name, version=""),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-
-
-def _test(trial: Trial, classifier: Classifier, study_data: StudyData) -> dict[str, float]:
-    trainer = _trainer(trial, callbacks=[])
-    trainer.test(classifier, evaluation_loader(study_data.test, trial.settings), verbose=False)
-    return classifier.collect("final")
 
 
 def _look(network: nn.Module, study_data: StudyData) -> list[dict[str, Any]]:

@@ -1,0 +1,111 @@
+"""A study's trial on several devices: a process of its own, from which Lightning starts the rest.
+
+Lightning starts a training's further processes by running the command of the first again, so that
+the first must be a command that does one trial and nothing else: this module's.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whatwhere.files import write_json
+from whatwhere.study import trial as trials
+from whatwhere.study.data import DataSettings
+from whatwhere.study.devices import Devices
+from whatwhere.study.settings import StudyError, StudySettings, parse_variants, widened
+from whatwhere.study.trial import Trial
+
+ENDS_STUDY = 3  # the exit code of a process whose last line concerns all trials
+
+
+def run_trial(trial: Trial) -> None:
+    """Run or resume a trial to its record, on as many devices as its settings ask for."""
+    if trial.settings.devices.processes == 1:
+        trials.run_trial(trial)
+    elif not trial.done():
+        _run_apart(trial)
+
+
+def _run_apart(trial: Trial) -> None:
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    (trial.folder / "result.json").unlink(missing_ok=True)  # an earlier failure
+    threads = max(1, torch.get_num_threads() // trial.settings.devices.devices)
+    command = [sys.executable, "-m", "whatwhere.study.launch", _spell(trial)]
+    # Of a SLURM job's variables Lightning would conclude that SLURM starts the other processes.
+    own = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
+    output = trial.folder / "output.txt"
+    with output.open("w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            command,
+            # Never written to: it closes when this process ends, however it ends, and so do they.
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**own, "OMP_NUM_THREADS": str(threads)},
+        )
+        code = process.wait()
+    if code == ENDS_STUDY:
+        raise StudyError(output.read_text(encoding="utf-8").strip().splitlines()[-1])
+    if trial.result() is not None:
+        output.unlink()
+        return
+    record = trials.empty_record(
+        trial,
+        status="failed",
+        reason=f"its processes ended with code {code} and left no record; see {output}",
+    )
+    write_json(trial.folder / "result.json", {**record, "seconds": 0.0})
+
+
+def _spell(trial: Trial) -> str:
+    return json.dumps(
+        {
+            "run": str(trial.run),
+            "settings": asdict(trial.settings),
+            "variant": [trial.variant.role, trial.variant.name, trial.variant.width],
+            "seed": trial.seed,
+            "fingerprint": trial.fingerprint,
+        }
+    )
+
+
+def _read(text: str) -> Trial:
+    told: dict[str, Any] = json.loads(text)
+    given = told["settings"]
+    settings = StudySettings(
+        **{
+            **given,
+            "data": DataSettings(**given["data"]),
+            "devices": Devices(**given["devices"]),
+            "variants": tuple(given["variants"]),
+        }
+    )
+    role, name, width = told["variant"]
+    variant = widened(width) if role == "control" else parse_variants([name])[-1]
+    return Trial(
+        Path(told["run"]), settings, variant, told["seed"], fingerprint=told["fingerprint"]
+    )
+
+
+def _end_with_the_study() -> None:
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read, whose lock would be held at the end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    sys.path.insert(0, str(Path.cwd()))  # where a backbone of the user's own is
+    try:
+        done = trials.run_trial(_read(sys.argv[1]))
+    except StudyError as told:
+        print(told, file=sys.stderr)
+        sys.exit(ENDS_STUDY)
+    if done["status"] == "failed":
+        sys.exit(1)
