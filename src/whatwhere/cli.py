@@ -7,16 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from whatwhere import train_command
 from whatwhere.export_command import export
-from whatwhere.train_command import (
-    CheckpointOption,
-    DeterministicOption,
-    DevicesOption,
-    NodesOption,
-    StrategyOption,
-    SyncOption,
-    train,
-)
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +17,7 @@ app = typer.Typer(
 )
 
 
-app.command()(train)
+app.command()(train_command.train)
 
 app.command()(export)
 
@@ -72,7 +64,7 @@ def compare(
     start: Annotated[str, typer.Option(help="how gates start: identity or paper")] = "identity",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed")] = "auto",
     pretrained: Annotated[bool, typer.Option(help="the library's pretrained weights")] = False,
-    deterministic: DeterministicOption = False,
+    deterministic: train_command.DeterministicOption = False,
     size: Annotated[int | None, typer.Option(help="side of the images in pixels")] = None,
     max_unreadable: Annotated[
         int, typer.Option(help="skip up to so many files that can't be read")
@@ -83,11 +75,11 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="worker processes; as many as pay if not given")
     ] = None,
-    devices: DevicesOption = 1,
-    num_nodes: NodesOption = 1,
-    strategy: StrategyOption = "auto",
-    sync_batchnorm: SyncOption = False,
-    checkpoint_every: CheckpointOption = "5m",
+    devices: train_command.DevicesOption = 1,
+    num_nodes: train_command.NodesOption = 1,
+    strategy: train_command.StrategyOption = "auto",
+    sync_batchnorm: train_command.SyncOption = False,
+    checkpoint_every: train_command.CheckpointOption = "5m",
     fast: Annotated[
         bool, typer.Option(help="a first look in about a minute: 1500 samples, 2 seeds, 4 epochs")
     ] = False,
