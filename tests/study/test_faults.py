@@ -5,6 +5,9 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -244,3 +247,19 @@ def test_studies_from_before_the_option_go_on(tmp_path, settings, whole):
     assert _known_study(settings, tmp_path) == read_json(tmp_path / "study.json")
     with pytest.raises(StudyError, match="deterministic was False and is now True"):
         _known_study(replace(settings, deterministic=True), tmp_path)
+
+
+def test_a_training_that_gets_sigterm_says_so_and_does_not_end_well(pictures, tmp_path):
+    options = ["--epochs", "500", "--batch-size", "16", "--deterministic"]
+    command = [sys.executable, "-m", "whatwhere", "train", str(pictures), "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("training/*.ckpt")):
+        assert time.monotonic() < deadline, "no epoch ended"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.terminate()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on from here" in text
+    assert not (tmp_path / "result.json").exists()
