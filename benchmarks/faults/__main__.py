@@ -4,6 +4,7 @@ Each kind is kept in the record as it is done; with ``--only KIND`` that kind al
 """
 
 import argparse
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from benchmarks.faults.study import ROOT, Study, write_bars
 from whatwhere.files import read_told, write_json
 
 RECORD = ROOT / "benchmarks" / "results" / "faults.json"
+LOCK = Path(tempfile.gettempdir()) / "whatwhere-faults.lock"
 KINDS = ("changes", "damage", "disks", "kills", "stops")
 
 
@@ -30,6 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=8, help="of those moments")
     parser.add_argument("--folder", type=Path, help="for the studies; by default a temporary one")
     asked = parser.parse_args()
+    # A shell starts what runs in its background without SIGINT, and so would be the studies.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if asked.folder is None else asked.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +46,7 @@ def main() -> None:
 
 
 def _keep(kind: str, outcome: Outcome) -> None:
-    with FileLock(RECORD.with_name(".faults.lock")):  # kinds may be tried side by side
+    with FileLock(LOCK):  # kinds may be tried side by side
         record = {"faults": {}, **read_told(RECORD), "torch": torch.__version__}
         record["faults"][f"{outcome.fault}, {outcome.how}"] = {"kind": kind, **outcome.as_dict()}
         write_json(RECORD, record)

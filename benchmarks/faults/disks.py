@@ -70,6 +70,29 @@ def full(folder: Path, undisturbed: Study) -> Outcome:
     return outcome
 
 
+def full_at_the_end(folder: Path, undisturbed: Study) -> Outcome:
+    """All trials are done, and there is no room for the results; or for them, but no report."""
+    outcome = Outcome("the disk is full when results are written", "no room; none for the report")
+    study = Study(folder / "full-end", undisturbed.data)
+    with mounted(study, 2**26) as process:
+        study.run()
+        results, report = study.folder / "results.json", study.folder / "report.html"
+        for room in (0, results.stat().st_size + 32_768):
+            for path in (results, report, results.with_suffix(".csv")):
+                path.unlink(missing_ok=True)
+            used = shutil.disk_usage(study.folder).used
+            _remount(study, process, f"size={used + room}")
+            outcome.times += 1
+            outcome.ended(study, study.run(), expect=2)
+            outcome.moments["without results" if not results.exists() else "without report"] += 1
+            if report.exists():
+                study.problems.append("there is a report, for which there was no room")
+            _remount(study, process, f"size={ROOMY}")
+            outcome.ended(study, study.run(), expect=0)
+        outcome.finish(study, undisturbed)
+    return outcome
+
+
 def _largest_checkpoint(undisturbed: Study) -> int:
     weights = max(path.stat().st_size for path in undisturbed.folder.rglob("*.safetensors"))
     return 3 * weights  # with AdamW's two moments
@@ -124,5 +147,6 @@ def every(folder: Path, undisturbed: Study) -> Iterator[Outcome]:
     """All faults of this file."""
     if shutil.which("unshare") is not None and shutil.which("nsenter") is not None:
         yield full(folder, undisturbed)
+        yield full_at_the_end(folder, undisturbed)
         yield readable_only(folder, undisturbed)
     yield limited(folder, undisturbed)

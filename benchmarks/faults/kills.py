@@ -35,6 +35,38 @@ def kills(folder: Path, undisturbed: Study, seconds: float, *, count: int, seed:
     return outcome
 
 
+def within_training(folder: Path, undisturbed: Study, *, count: int, seed: int) -> Outcome:
+    """SIGKILL within a second of a checkpoint: most of a small study's time is its beginning."""
+    drawn = random.Random(seed)
+    outcome = Outcome("SIGKILL soon after a checkpoint", f"seed {seed}, within 1 s")
+    number = 0
+    while outcome.times < count:
+        study = Study(folder / f"within{seed}-{number}", undisturbed.data)
+        number += 1
+        for _ in range(min(PER_STUDY, count - outcome.times)):
+            before = _written(study)
+            process = study.begin(lambda it: _written(it) - before)  # noqa: B023
+            if wait_for(lambda: process.poll() is not None, drawn.uniform(0, 1)):  # noqa: B023
+                outcome.ended(study, study.end(process))
+                break
+            os.killpg(process.pid, signal.SIGKILL)
+            outcome.times += 1
+            outcome.moments[_phase(study)] += 1
+            _after(study, process, signal.SIGKILL, outcome)
+        _finish(study, undisturbed, outcome)
+    return outcome
+
+
+def _written(study: Study) -> set[tuple[str, float]]:
+    found = set()
+    for path in study.checkpoints():
+        try:
+            found.add((str(path), path.stat().st_mtime))
+        except FileNotFoundError:
+            continue  # replaced by the next one
+    return found
+
+
 def stops(folder: Path, undisturbed: Study, seconds: float, *, count: int, seed: int) -> Outcome:
     """SIGTERM and SIGINT at random moments, to the study, its worker, or all its processes."""
     drawn = random.Random(seed)
@@ -147,6 +179,7 @@ def every(
 ) -> Iterator[Outcome]:
     """Kills alone."""
     yield kills(folder, undisturbed, seconds, count=count, seed=seed)
+    yield within_training(folder, undisturbed, count=max(2, count // 3), seed=seed)
 
 
 def other_signals(

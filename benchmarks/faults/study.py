@@ -22,7 +22,7 @@ OPTIONS = (
     *("--epochs", "8", "--batch-size", "16", "--workers", "1"),
 )
 LIMIT = 900.0  # seconds that a study may take on a busy machine
-SAID = ("interrupted: the same command", "whatwhere: ")
+SAID = ("interrupted: the same command", "whatwhere: ", "Left out, of ")
 
 
 @dataclass(frozen=True)

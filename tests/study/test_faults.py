@@ -2,12 +2,15 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -18,7 +21,7 @@ from whatwhere.files import read_json, write_json
 from whatwhere.study import build
 from whatwhere.study.compare import compare
 from whatwhere.study.data import DataSettings
-from whatwhere.study.faults import ends_study
+from whatwhere.study.faults import children_without_sigint, ends_study
 from whatwhere.study.resuming import newest_checkpoint
 from whatwhere.study.settings import StudyError, StudySettings, parse_variants
 from whatwhere.study.training import Classifier
@@ -263,3 +266,13 @@ def test_a_training_that_gets_sigterm_says_so_and_does_not_end_well(pictures, tm
     assert process.returncode == 143
     assert "the same command goes on from here" in text
     assert not (tmp_path / "result.json").exists()
+
+
+def test_ctrl_c_does_not_reach_workers_while_they_import():
+    spawn = multiprocessing.get_context("spawn")
+    with children_without_sigint():
+        pool = ProcessPoolExecutor(1, mp_context=spawn)
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ())
+    with pool:
+        assert signal.SIGINT in blocked.result(timeout=120)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
