@@ -16,8 +16,12 @@ from safetensors.torch import load_file
 from whatwhere import checkpoints
 from whatwhere.files import read_json
 from whatwhere.study.build import load_data
+from whatwhere.study.data import DataSettings
 from whatwhere.study.devices import DeviceError, Devices
+from whatwhere.study.launch import run_trial
+from whatwhere.study.settings import StudySettings, parse_variants
 from whatwhere.study.trainer import check_started
+from whatwhere.study.trial import Trial
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts"
@@ -41,7 +45,7 @@ def launch(pictures, out, *options, backbone="grouped", dies="0 -1 -", launcher=
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
@@ -65,14 +69,27 @@ def one(pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def two(request, pictures, tmp_path_factory):
+    """By the command, and as a study starts its trials."""
     out = tmp_path_factory.mktemp("train") / request.param
-    return run(pictures, out, "--devices", "2", "--strategy", request.param)[0], out
+    if request.param == "ddp":
+        return run(pictures, out, "--devices", "2", "--strategy", "ddp")[0], out
+    settings = StudySettings(
+        data=DataSettings(source=str(pictures)),
+        backbone="tests.study.backbone_function:grouped",
+        epochs=3,
+        batch_size=16,
+        devices=Devices(devices=2, strategy="fsdp"),
+    )
+    trial = Trial(out, settings, parse_variants(["cbam"])[-1], 0)
+    run_trial(trial)
+    assert not (trial.folder / "output.txt").exists()
+    return trial.result(), out
 
 
 def test_two_processes_have_the_loss_curve_of_one(one, two):
     for name in ("train_loss", "val_loss"):
         torch.testing.assert_close(curve(two[0], name), curve(one[0], name), rtol=1e-5, atol=0)
-    weights = [load_file(out / "model.safetensors") for _, out in (one, two)]
+    weights = [load_file(out / record["checkpoint"]) for record, out in (one, two)]
     assert list(weights[0]) == list(weights[1])
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-5)

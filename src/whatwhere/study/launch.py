@@ -41,15 +41,17 @@ def _run_apart(trial: Trial) -> None:
     # Of a SLURM job's variables Lightning would conclude that SLURM starts the other processes.
     own = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
     output = trial.folder / "output.txt"
-    with output.open("w", encoding="utf-8") as said:
-        process = subprocess.Popen(
+    with (
+        output.open("w", encoding="utf-8") as said,
+        subprocess.Popen(
             command,
             # Never written to: it closes when this process ends, however it ends, and so do they.
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.STDOUT,
             env={**own, "OMP_NUM_THREADS": str(threads)},
-        )
+        ) as process,
+    ):
         code = process.wait()
     if code == ENDS_STUDY:
         raise StudyError(output.read_text(encoding="utf-8").strip().splitlines()[-1])

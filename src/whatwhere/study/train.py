@@ -43,8 +43,9 @@ def train(
     """
     first = is_first_process()
     if console is None:
-        console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    console.quiet = not first
+        console = Console(
+            stderr=True, quiet=not first, markup=False, highlight=False, soft_wrap=True
+        )
     check_started(settings.devices)
     data = load_data(settings.data)
     check_devices(settings, data)
