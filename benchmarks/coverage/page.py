@@ -78,7 +78,7 @@ def _until_sure(cells: Sequence[Cell]) -> str:
             f"±{cell['until_sure']:g}",
             f"{cell['seeds_taken'] / cell['studies']:.1f}",
             percent(cell.get("sure", 0), cell["studies"]),
-            percent(cell["covering"], cell["intervals"]),
+            percent(cell["covering_over_plain"], cell["intervals_over_plain"]),
             percent(cell.get("helps", 0), cell["studies"]),
             percent(cell.get("worth", 0), cell["studies"]),
         ]

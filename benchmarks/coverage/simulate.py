@@ -103,7 +103,8 @@ def _count(
 ) -> None:
     """Add one study.
 
-    intervals, covering: of every attention variant over the plain network and over the control.
+    intervals, covering: of every attention variant over the plain network and over the control;
+    and over the plain network alone, whose intervals --until-sure stops by.
     helps, hurts, worth: studies with a false claim of the kind, of any variant; false is "helps"
     of a variant that gains nothing, and "worth it" of one that gains no more than the control.
     uncorrected: studies in which the interval of any variant that gains nothing lies above 0.
@@ -119,7 +120,11 @@ def _count(
             continue
         true = gain[each.variant] - gain[each.against]
         counts["intervals"] += 1
-        counts["covering"] += each.paired.low <= true <= each.paired.high
+        covers = each.paired.low <= true <= each.paired.high
+        counts["covering"] += covers
+        if each.family == "over plain":
+            counts["intervals_over_plain"] += 1
+            counts["covering_over_plain"] += covers
         uncorrected |= each.family == "over plain" and true <= 0 < each.paired.low
     claimed = outcomes(results, comparisons)
     control = gain[names[-1]]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from whatwhere import cli, serve_command
+from whatwhere import cli
+from whatwhere.commands import serve as serve_command
 from whatwhere.serve import server
 from whatwhere.serve.server import free_port, own_folder
 

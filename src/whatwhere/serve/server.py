@@ -24,6 +24,10 @@ def free_port(host: str, port: int | None) -> int:
     asked = range(PORT, PORT + TRIED) if port is None else (port,)
     for each in asked:
         try:
+            # Gradio binds this address, whatever the host, and does not reuse it: a port of a page
+            # that just ended stays taken for a minute. create_server would not see that.
+            with socket.socket() as tried_by_gradio:
+                tried_by_gradio.bind(("127.0.0.1", each))
             with socket.create_server((host, each)):
                 return each
         except OSError as error:
