@@ -71,6 +71,7 @@ class Server:
             "TMPDIR": str(temporary),
             "MPLCONFIGDIR": str(folder / "caches"),  # what libraries keep for all programs
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "caches"),
+            "NUMBA_CACHE_DIR": str(folder / "caches"),  # of our kernels' object code
             "GRADIO_SHARE": "True",  # what must not count
             "GRADIO_ALLOWED_PATHS": "/",
         }
