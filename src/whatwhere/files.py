@@ -3,8 +3,24 @@
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give another name beside ``path``; what is written there takes its place at the end.
+
+    Where the block raises, what was at ``path`` stays, and nothing else does.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # also unlike another machine's
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # there still if the disk is full
 
 
 def write_text(path: Path, text: str) -> None:
@@ -14,15 +30,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write any file atomically."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # also unlike another machine's
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)  # there still if the disk is full
+    with whole(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def cache_folder() -> Path:

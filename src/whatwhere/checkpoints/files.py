@@ -12,6 +12,7 @@ from torch import nn
 
 from whatwhere.checkpoints.recipes import LIBRARIES, Recipe, infer, trusted
 from whatwhere.checkpoints.weights import misfits, read_shapes, read_state_dict, take_dtypes
+from whatwhere.files import whole
 from whatwhere.surgery import AttachedGate, attached, detach, reattach
 from whatwhere.surgery.life import described, gate_of
 
@@ -72,13 +73,8 @@ def save(
         )
     recipe = _recipe(model, network, arguments)
     described = header(attached(model), recipe=recipe, facts=facts)
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole(Path(path)) as part:
         save_model(model, str(part), metadata=described)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def header(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from whatwhere.commands.train import (
+from whatwhere.commands.options import (
     CheckpointOption,
     DeterministicOption,
     DevicesOption,

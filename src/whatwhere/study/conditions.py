@@ -1,4 +1,4 @@
-"""How a trial's process runs: without advice, and with deterministic operations if asked."""
+"""How a trial's process runs: the first or not, quietly, deterministic if asked."""
 
 import logging
 import os
@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the record; true where a training has one process."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it
+    return rank == 0
 
 
 @contextmanager

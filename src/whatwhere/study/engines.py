@@ -70,7 +70,7 @@ class Workers:
 
         try:
             yield submit
-        except BaseException:  # what runs now resumes from its last epoch another time
+        except BaseException:  # what runs now resumes from its last checkpoint another time
             for child in multiprocessing.active_children():
                 child.kill()  # not terminate: a trainer catches that, and goes on for a while
             raise

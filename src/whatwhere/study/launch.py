@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from whatwhere.files import write_json
 from whatwhere.study import trial as trials
 from whatwhere.study.data import DataSettings
 from whatwhere.study.devices import Devices
+from whatwhere.study.machine import end_with_input
 from whatwhere.study.settings import StudyError, StudySettings, parse_variants, widened
 from whatwhere.study.trial import Trial
 
@@ -103,13 +103,8 @@ def _read(text: str) -> Trial:
     )
 
 
-def _end_with_the_study() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read, whose lock would be held at the end
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    end_with_input()
     sys.path.insert(0, str(Path.cwd()))  # where a backbone of the user's own is
     try:
         ended = trials.run_trial(_read(sys.argv[1]))["status"]

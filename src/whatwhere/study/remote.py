@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import torch
 import whatwhere
 from whatwhere.files import write_text
 from whatwhere.study.locks import is_held
+from whatwhere.study.machine import end_with_input
 
 LOOK_EVERY = 2.0  # seconds between two looks at whether the study lives
 LOST_PROCESSES_ALLOWED = 5
@@ -180,7 +180,7 @@ def _end(code: int) -> str:
 def _main() -> None:
     """In the trial's process: check what only it can see, and run."""
     ticket, pickled = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_die_with_worker, daemon=True).start()
+    end_with_input()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)  # what else is printed goes to the worker's log
         torch.set_num_threads(ticket.threads)
@@ -189,11 +189,6 @@ def _main() -> None:
             problem = _run(ticket, pickled)
         if problem is not None:
             json.dump(problem, answer)
-
-
-def _die_with_worker() -> None:
-    os.read(0, 1)  # not sys.stdin's: at the end that would be busy, and Python could not end
-    os._exit(1)
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning_utilities.core.rank_zero import rank_zero_only
+
+from whatwhere.files import whole
+from whatwhere.study.conditions import is_first_process
 
 NEEDED = ("state_dict", "optimizer_states", "loops", "history", "epoch_so_far")
 
@@ -25,15 +27,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint; readers see all of it or nothing."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(target) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -41,7 +38,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     for saved in sorted(folder.glob("*.ckpt"), reverse=True):
         if _is_whole(saved):
             return saved
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it
+        if is_first_process():
             saved.unlink(missing_ok=True)
     return None
 

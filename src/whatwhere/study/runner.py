@@ -65,7 +65,7 @@ def run_trials(trials: Sequence[Trial], engine: Engine, console: Console) -> Non
     """Run every trial that is not done; finished ones are not repeated.
 
     A worker that is killed takes no other trial with it: the pool is made anew, and the trials
-    that were running go on from their last epoch.
+    that were running go on from their last checkpoint.
 
     Raises:
         StudyError: workers keep dying, say for lack of memory, or a cluster can't be used.
@@ -86,7 +86,9 @@ def run_trials(trials: Sequence[Trial], engine: Engine, console: Console) -> Non
                         "smaller --batch-size may help; finished trials are kept, and the same "
                         "command resumes."
                     ) from error
-                bars.console.print("a worker process died; its trials go on from their last epoch")
+                bars.console.print(
+                    "a worker process died; its trials go on from their last checkpoint"
+                )
 
 
 def _run_pending(pending: dict[str, Trial], engine: Engine, bars: Progress, study: TaskID) -> None:

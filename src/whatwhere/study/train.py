@@ -7,17 +7,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from whatwhere.files import read_json, remove_parts, write_json
 from whatwhere.study.build import load_data
+from whatwhere.study.conditions import is_first_process
 from whatwhere.study.faults import ends_study
+from whatwhere.study.locks import HeldError, locked
 from whatwhere.study.settings import StudyError, StudySettings, changes, parse_variants
 from whatwhere.study.trainer import (
     check_devices,
     check_started,
-    is_first_process,
     restart_advice,
 )
 from whatwhere.study.trial import Training, run_trial
@@ -53,7 +53,7 @@ def train(
     (variant,) = [v for v in parse_variants(settings.variants) if v.name in settings.variants]
     training = Training(folder, settings, variant, seed)
     try:
-        with FileLock(folder / ".lock", timeout=0) if first else nullcontext():
+        with locked(folder / ".lock", timeout=0) if first else nullcontext():
             asked = {
                 **settings.fixed(),
                 "variant": variant.name,
@@ -78,9 +78,10 @@ def train(
     except SystemExit as error:  # Lightning's, after a signal; SIGTERM's is with success
         console.print("interrupted: the same command goes on from here")
         raise SystemExit(143 if error.code is None else error.code) from error
-    except Timeout as error:
+    except HeldError as error:
         raise StudyError(
-            f"another process is at work in {folder}; wait for it, or choose another --out"
+            f"another training is at work in {folder}: {error}; wait for it, or choose another "
+            "--out"
         ) from error
     except OSError as error:
         if (ended := ends_study(error, folder)) is not None:

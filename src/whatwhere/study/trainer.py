@@ -13,7 +13,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from lightning_utilities.core.rank_zero import rank_zero_only
 
 from whatwhere.files import write_json
 from whatwhere.study.data import StudyData
@@ -65,12 +64,6 @@ def _strategy(devices: Devices) -> str | Strategy:
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,  # one file, which any number of devices can take up
     )
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the record; true where a training has one process."""
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it
-    return rank == 0
 
 
 def started_processes() -> tuple[str, int] | None:

@@ -25,7 +25,7 @@ from whatwhere.study.build import (
     load_unchanged,
     part_of,
 )
-from whatwhere.study.conditions import deterministic, quiet
+from whatwhere.study.conditions import deterministic, is_first_process, quiet
 from whatwhere.study.data import StudyData
 from whatwhere.study.faults import ends_study, gone, without_determinism
 from whatwhere.study.loaders import Batches, training_loader
@@ -37,7 +37,6 @@ from whatwhere.study.trainer import (
     ProgressFile,
     check_devices,
     checkpointing,
-    is_first_process,
     make_trainer,
 )
 from whatwhere.study.training import Classifier, DivergedError

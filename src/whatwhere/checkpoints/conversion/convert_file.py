@@ -16,6 +16,7 @@ from whatwhere.checkpoints.conversion.dialects import OURS, CodeBase
 from whatwhere.checkpoints.conversion.find import joined
 from whatwhere.checkpoints.files import describe, header
 from whatwhere.checkpoints.weights import are_tensors, read_pickle
+from whatwhere.files import whole
 from whatwhere.gates import Dialect
 from whatwhere.surgery.gated import CHILD
 from whatwhere.surgery.life import KEY
@@ -66,12 +67,8 @@ def convert_file(
         sites=sites,
         eval_only=eval_only,
     )
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with whole(out) as part:
         _write(converted, part, safetensors=out.suffix == SAFETENSORS)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return converted
 
 
