@@ -4,10 +4,11 @@ import json
 import sys
 
 import torch
-from shards import numbers_of
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.processes import leave
+from tests.study.shards import numbers_of
 from whatwhere.study.data import DataSettings, load
 from whatwhere.study.loaders import evaluation_loader, training_loader
 from whatwhere.study.settings import StudySettings
@@ -42,6 +43,7 @@ def main(source):
         print(json.dumps({"batches": batches, "tested": tested, "apart": apart}))
     del network
     distributed.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":

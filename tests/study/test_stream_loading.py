@@ -246,9 +246,10 @@ def test_nobody_at_a_url(serve, tmp_path, monkeypatch):
 @pytest.mark.xdist_group("two processes")
 def test_two_processes_over_gloo_share_every_sample(tmp_path):
     source = numbered_shards(tmp_path / "set", [31, 4, 50]) / "*.tar"
-    command = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m tests.study.stream_worker"
     done = subprocess.run(
-        [*command.split(), str(Path(__file__).with_name("stream_worker.py")), str(source)],
+        [sys.executable, *launch.split(), str(source)],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.processes import leave
 from whatwhere import attend
 from whatwhere.study.networks import SmallResNet
 
@@ -33,11 +34,9 @@ def trained():
 
 def main():
     dist.init_process_group("gloo")
-    # In a function: a DistributedDataParallel that is still there keeps the group's threads, and
-    # one that wants the interpreter while it ends aborts the process.
     right = trained()
     dist.destroy_process_group()
-    sys.exit(0 if right else 1)
+    leave(0 if right else 1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.processes import leave
 from whatwhere import attached, attend, parameter_groups
 from whatwhere.study.networks import SmallResNet
 
@@ -61,6 +62,7 @@ def main():
     set_model_state_dict(other, full, options=options)
     torch.testing.assert_close(other.eval()(x), whole.eval()(x))
     dist.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":
