@@ -50,7 +50,8 @@ def test_the_checkpoint_is_the_network_that_was_tested(tmp_path, settings):
     x = torch.stack([data.test[index][0] for index in range(len(data.test))])
     with torch.no_grad():
         right = network.eval()(x).argmax(1) == data.test.labels
-    assert right.float().mean().item() == pytest.approx(record["test"]["accuracy"])
+    # To the last digit: a single-precision share makes equal gains of two seeds look unequal.
+    assert record["test"]["accuracy"] == int(right.sum()) / len(right)
 
 
 def test_finished_trials_are_not_repeated(tmp_path, settings):
