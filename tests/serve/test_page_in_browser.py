@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import gradio  # noqa: F401  # its first import ever writes hash_seed.txt into its own package
 import httpx
 import numpy as np
 import pytest

@@ -1,7 +1,6 @@
 """Norms as steps of a mix, with parameters and without."""
 
-from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from whatwhere.checks import check_positive
 from whatwhere.gates.layers import Step
 from whatwhere.gates.mixes import promoted, set_constant
+from whatwhere.ops.reference import degrees_of_freedom
 
 
 class BatchNorm(Step):
@@ -69,7 +69,7 @@ class Standardise(Step):
         axes = tuple(range(2, descriptor.ndim))
         centred = descriptor - descriptor.mean(axes, keepdim=True)
         squares = centred.square().sum(axes, keepdim=True)
-        return centred / (_root(squares / _degrees(descriptor)) + 1e-5)
+        return centred / (_root(squares / degrees_of_freedom(descriptor, axes)) + 1e-5)
 
 
 class ChannelRms(Step):
@@ -95,16 +95,12 @@ class Energy(Step):
         """(N, C, *S) to the same shape."""
         axes = tuple(range(2, descriptor.ndim))
         squares = (descriptor - descriptor.mean(axes, keepdim=True)).square()
-        variance = squares.sum(axes, keepdim=True) / _degrees(descriptor)
+        variance = squares.sum(axes, keepdim=True) / degrees_of_freedom(descriptor, axes)
         return cast(Tensor, squares / (4 * (variance + self.regularisation)) + 0.5)
 
     def extra_repr(self) -> str:
         """λ, for printing."""
         return f"regularisation={self.regularisation:g}"
-
-
-def _degrees(x: Tensor) -> Any:
-    return torch.sym_max(prod(x.shape[2:]) - 1, 1)
 
 
 def _root(x: Tensor) -> Tensor:

@@ -57,8 +57,9 @@ def implementation(name: ImplementationName) -> Iterator[None]:
         _forced.reset(token)
 
 
+@constant_when_compiled  # torch 2.11 can't compile the reading of a context variable
 def forced() -> ImplementationName | None:
-    """The implementation that ``implementation`` forces here, if any."""
+    """The implementation that ``implementation`` forces here, if any; compiled code keeps it."""
     return _forced.get()
 
 

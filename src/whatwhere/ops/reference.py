@@ -65,10 +65,16 @@ def _summary(x: Tensor, axes: tuple[int, ...], statistic: Statistic) -> Tensor:
         return (x.square().sum(dim=axes, keepdim=True) + EPSILON).sqrt()
     # Not x.var: it is NaN over one element, and warns of an empty batch.
     deviation = x - x.mean(dim=axes, keepdim=True)
-    degrees: Any = torch.sym_max(prod([x.shape[axis] for axis in axes]) - 1, 1)
-    variance = deviation.square().sum(dim=axes, keepdim=True) / degrees
+    variance = deviation.square().sum(dim=axes, keepdim=True) / degrees_of_freedom(x, axes)
     root: Tensor = (variance + EPSILON).sqrt()
     return root
+
+
+def degrees_of_freedom(x: Tensor, axes: Sequence[int]) -> Any:
+    """The elements along axes but one, at least 1; symbolic where sizes are."""
+    degrees = prod([x.shape[axis] for axis in axes]) - 1
+    # Python's max would fix a symbolic size; torch 2.11 doesn't compile sym_max of plain integers.
+    return max(degrees, 1) if isinstance(degrees, int) else torch.sym_max(degrees, 1)
 
 
 def _first_maximum(x: Tensor, axes: Sequence[int]) -> Tensor:
